@@ -1,0 +1,378 @@
+/*
+ * Listening on every core: see listen.h.
+ */
+#include "shoal/net/listen.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "shoal/runtime/check.h"
+#include "shoal/runtime/errors.h"
+#include "shoal/runtime/log.h"
+#include "shoal/smp/submit.h"
+#include "shoal/net/listen_impl.h"
+#include "shoal/net/stream_impl.h"
+
+#define BACKLOG           4096 /* the kernel caps it at net.core.somaxconn */
+#define RETRY_NS          (50 * SHOAL_NS_PER_MS)
+#define WARNING_PERIOD_NS SHOAL_NS_PER_S
+
+struct shoal_listening {
+    struct shoal_address address;
+    unsigned cores;
+    shoal_accepted_fn *accepted;
+    shoal_connection_fn *serve; /* of streams */
+    void *arg;
+    int *fds;                          /* by core, until the core has taken its own */
+    struct shoal_listener **listeners; /* by core; each belongs to its core */
+};
+
+/* ---- One core's listener ---- */
+
+static void arm(struct shoal_listener *listener)
+{
+    if (shoal_io_busy(&listener->accept) || listener->paused || listener->closing)
+        return;
+    shoal_timer_cancel(&listener->retry);
+    shoal_io_submit(shoal_core_self, &listener->accept);
+}
+
+static void retry_fire(struct shoal_timer *timer)
+{
+    arm(SHOAL_CONTAINER_OF(timer, struct shoal_listener, retry));
+}
+
+static void accept_shot(struct shoal_io_op *op, int fd, struct shoal_slice *slice)
+{
+    (void)slice;
+    struct shoal_listener *listener = SHOAL_CONTAINER_OF(op, struct shoal_listener, accept);
+    listener->listening->accepted(listener, fd, listener->listening->arg);
+}
+
+static void accept_done(struct shoal_io_op *op)
+{
+    struct shoal_listener *listener = SHOAL_CONTAINER_OF(op, struct shoal_listener, accept);
+    if (listener->closing) {
+        if (listener->stopper != NULL)
+            shoal_fiber_make_ready(shoal_core_self, listener->stopper);
+        return;
+    }
+    if (op->result == -ECANCELED) {
+        arm(listener); /* paused, and perhaps resumed meanwhile */
+        return;
+    }
+    uint64_t now_ns = shoal_coarse_now_ns();
+    if (now_ns - listener->last_warning_ns >= WARNING_PERIOD_NS) {
+        listener->last_warning_ns = now_ns;
+        SHOAL_WARN("accept: %s; trying again until it works", shoal_error_text(op->result));
+    }
+    shoal_timer_arm(&listener->retry, RETRY_NS);
+}
+
+static const struct shoal_io_handler accept_handler = {.done = accept_done, .shot = accept_shot};
+
+void shoal_listener_pause(struct shoal_listener *listener)
+{
+    listener->paused = true;
+    shoal_io_cancel(shoal_core_self, &listener->accept);
+}
+
+void shoal_listener_resume(struct shoal_listener *listener)
+{
+    if (!listener->paused)
+        return;
+    listener->paused = false;
+    arm(listener);
+}
+
+void shoal_listener_retry(struct shoal_listener *listener)
+{
+    if (SHOAL_UNLIKELY(shoal_timer_armed(&listener->retry)))
+        arm(listener);
+}
+
+static int start_here(void *arg, union shoal_value *out)
+{
+    (void)out;
+    struct shoal_listening *listening = arg;
+    struct shoal_core *core = shoal_core_self;
+    struct shoal_listener *listener = shoal_mem_alloc_zeroed(sizeof(*listener));
+    if (listener == NULL)
+        return -ENOMEM;
+    listener->fd.fd = listening->fds[core->id];
+    int rc = core->io.ops->add(core, &listener->fd);
+    if (rc < 0) {
+        shoal_mem_free(listener, sizeof(*listener));
+        return rc;
+    }
+    listening->fds[core->id] = -1;
+    listening->listeners[core->id] = listener;
+    listener->listening = listening;
+    listener->accept.kind = SHOAL_IO_ACCEPT;
+    listener->accept.on = &accept_handler;
+    listener->accept.fd = &listener->fd;
+    shoal_timer_init(&listener->retry, retry_fire);
+    arm(listener);
+    return 0;
+}
+
+/* Takes what has been established already, so that nobody who got through is reset. */
+static void drain_queue(struct shoal_listener *listener)
+{
+    int fd = listener->fd.fd;
+    (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    for (;;) {
+        int accepted = accept4(fd, NULL, NULL, shoal_core_self->io.ops->accept_flags);
+        if (accepted >= 0)
+            listener->listening->accepted(listener, accepted, listener->listening->arg);
+        else if (errno != EINTR && errno != ECONNABORTED)
+            return;
+    }
+}
+
+static int stop_here(void *arg, union shoal_value *out)
+{
+    (void)out;
+    struct shoal_listening *listening = arg;
+    struct shoal_core *core = shoal_core_self;
+    struct shoal_listener *listener = listening->listeners[core->id];
+    if (listener == NULL)
+        return 0;
+    listener->closing = true;
+    shoal_timer_cancel(&listener->retry);
+    shoal_fiber_shield();
+    while (shoal_io_busy(&listener->accept)) {
+        shoal_io_cancel(core, &listener->accept);
+        listener->stopper = core->fiber;
+        shoal_fiber_park(core, core->fiber);
+    }
+    shoal_fiber_unshield();
+    drain_queue(listener);
+    core->io.ops->remove(core, &listener->fd);
+    close(listener->fd.fd);
+    listening->listeners[core->id] = NULL;
+    shoal_mem_free(listener, sizeof(*listener));
+    return 0;
+}
+
+/* ---- Sockets ---- */
+
+static int set_one(int fd, int level, int option)
+{
+    const int one = 1;
+    return setsockopt(fd, level, option, &one, sizeof(one)) == 0 ? 0 : -errno;
+}
+
+static int bound_socket(const struct shoal_address *address, bool share)
+{
+    int family = address->storage.ss_family;
+    int fd = socket(family, SOCK_STREAM | shoal_core_self->io.ops->accept_flags, 0);
+    if (fd < 0)
+        return -errno;
+    int rc = 0;
+    if (family != AF_UNIX) {
+        rc = set_one(fd, SOL_SOCKET, SO_REUSEADDR);
+        if (rc == 0 && share)
+            rc = set_one(fd, SOL_SOCKET, SO_REUSEPORT);
+        if (rc == 0 && family == AF_INET6)
+            rc = set_one(fd, IPPROTO_IPV6, IPV6_V6ONLY);
+        if (rc == 0)
+            (void)set_one(fd, IPPROTO_TCP, TCP_NODELAY); /* accepted sockets inherit it */
+    }
+    if (rc == 0 && bind(fd, (const struct sockaddr *)&address->storage, address->len) != 0)
+        rc = -errno;
+    if (rc < 0) {
+        close(fd);
+        return rc;
+    }
+    return fd;
+}
+
+/* With SO_REUSEPORT a second server would share the port in silence: ask without it first. */
+static int probe(const struct shoal_address *address)
+{
+    int fd = bound_socket(address, false);
+    if (fd < 0)
+        return fd;
+    int rc = listen(fd, 1) == 0 ? 0 : -errno;
+    close(fd);
+    return rc;
+}
+
+/* A socket file that nobody answers at is left over from a process that is gone. */
+static void remove_stale(const struct shoal_address *address)
+{
+    const struct sockaddr_un *unix_address = (const struct sockaddr_un *)&address->storage;
+    struct stat info;
+    if (unix_address->sun_path[0] == '\0' || lstat(unix_address->sun_path, &info) != 0 ||
+        !S_ISSOCK(info.st_mode))
+        return;
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return;
+    if (connect(fd, (const struct sockaddr *)unix_address, address->len) != 0 &&
+        errno == ECONNREFUSED)
+        (void)unlink(unix_address->sun_path);
+    close(fd);
+}
+
+static int open_socket(struct shoal_listening *listening, unsigned core)
+{
+    bool is_unix = listening->address.storage.ss_family == AF_UNIX;
+    int fd;
+    if (is_unix && core > 0)
+        fd = fcntl(listening->fds[0], F_DUPFD_CLOEXEC, 0);
+    else
+        fd = bound_socket(&listening->address, true);
+    if (fd < 0)
+        return is_unix && core > 0 ? -errno : fd;
+    listening->fds[core] = fd;
+    if (listen(fd, BACKLOG) != 0)
+        return -errno;
+    if (core == 0) {
+        listening->address.len = sizeof(listening->address.storage);
+        if (getsockname(fd, (struct sockaddr *)&listening->address.storage,
+                        &listening->address.len) != 0)
+            return -errno;
+    }
+    return 0;
+}
+
+static int open_sockets(struct shoal_listening *listening)
+{
+    int rc = 0;
+    if (listening->address.storage.ss_family == AF_UNIX)
+        remove_stale(&listening->address);
+    else if (shoal_address_port(&listening->address) != 0)
+        rc = probe(&listening->address);
+    for (unsigned core = 0; core < listening->cores && rc == 0; core++)
+        rc = open_socket(listening, core);
+    return rc;
+}
+
+/* ---- All cores ---- */
+
+static void listening_free(struct shoal_listening *listening)
+{
+    for (unsigned core = 0; core < listening->cores; core++)
+        if (listening->fds[core] >= 0)
+            close(listening->fds[core]);
+    shoal_mem_free(listening->fds, listening->cores * sizeof(int));
+    shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
+    shoal_mem_free(listening, sizeof(*listening));
+}
+
+static struct shoal_listening *listening_new(const struct shoal_address *address)
+{
+    struct shoal_listening *listening = shoal_mem_alloc_zeroed(sizeof(*listening));
+    if (listening == NULL)
+        return NULL;
+    listening->address = *address;
+    listening->cores = shoal_core_count();
+    listening->fds = shoal_mem_alloc(listening->cores * sizeof(int));
+    listening->listeners = shoal_mem_alloc_zeroed(listening->cores * sizeof(void *));
+    if (listening->fds == NULL || listening->listeners == NULL) {
+        shoal_mem_free(listening->fds, listening->cores * sizeof(int));
+        shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
+        shoal_mem_free(listening, sizeof(*listening));
+        return NULL;
+    }
+    for (unsigned core = 0; core < listening->cores; core++)
+        listening->fds[core] = -1;
+    return listening;
+}
+
+static int listen_with(struct shoal_listening **out, const struct shoal_address *address,
+                       shoal_accepted_fn *accepted, shoal_connection_fn *serve, void *arg)
+{
+    struct shoal_listening *listening = listening_new(address);
+    if (listening == NULL)
+        return -ENOMEM;
+    listening->accepted = accepted;
+    listening->serve = serve;
+    listening->arg = arg;
+    int rc = open_sockets(listening);
+    for (unsigned core = 0; core < listening->cores && rc == 0; core++)
+        rc = shoal_await(shoal_submit_to(core, start_here, listening), NULL);
+    if (rc < 0) {
+        shoal_listening_stop(listening);
+        return rc;
+    }
+    *out = listening;
+    return 0;
+}
+
+int shoal_listen_raw(struct shoal_listening **out, const struct shoal_address *address,
+                     shoal_accepted_fn *accepted, void *arg)
+{
+    return listen_with(out, address, accepted, NULL, arg);
+}
+
+const struct shoal_address *shoal_listening_address(const struct shoal_listening *listening)
+{
+    return &listening->address;
+}
+
+void shoal_listening_stop(struct shoal_listening *listening)
+{
+    if (listening == NULL)
+        return;
+    shoal_fiber_shield();
+    for (unsigned core = 0; core < listening->cores; core++)
+        while (shoal_await(shoal_submit_fiber_to(core, stop_here, listening), NULL) == -ENOMEM)
+            (void)shoal_sleep_ns(SHOAL_NS_PER_MS);
+    shoal_fiber_unshield();
+    const struct sockaddr_un *unix_address =
+        (const struct sockaddr_un *)&listening->address.storage;
+    if (unix_address->sun_family == AF_UNIX && unix_address->sun_path[0] != '\0' &&
+        listening->address.len > offsetof(struct sockaddr_un, sun_path))
+        (void)unlink(unix_address->sun_path);
+    listening_free(listening);
+}
+
+/* ---- Streams ---- */
+
+struct connection {
+    struct shoal_stream *stream;
+    shoal_connection_fn *serve;
+    void *arg;
+};
+
+static int serve_connection(void *arg)
+{
+    struct connection connection = *(struct connection *)arg;
+    shoal_mem_free(arg, sizeof(struct connection));
+    connection.serve(connection.stream, connection.arg);
+    (void)shoal_stream_drain(connection.stream);
+    shoal_stream_close(connection.stream);
+    return 0;
+}
+
+static void accepted_stream(struct shoal_listener *listener, int fd, void *arg)
+{
+    struct connection *connection = shoal_mem_alloc(sizeof(*connection));
+    if (connection == NULL) {
+        close(fd);
+        return;
+    }
+    *connection = (struct connection){.serve = listener->listening->serve, .arg = arg};
+    if (shoal_stream_adopt(&connection->stream, fd) < 0) {
+        close(fd);
+        shoal_mem_free(connection, sizeof(*connection));
+    } else if (shoal_fiber_spawn_detached(serve_connection, connection, "connection") < 0) {
+        shoal_stream_close(connection->stream);
+        shoal_mem_free(connection, sizeof(*connection));
+    }
+}
+
+int shoal_listen(struct shoal_listening **out, const struct shoal_address *address,
+                 shoal_connection_fn *serve, void *arg)
+{
+    return listen_with(out, address, accepted_stream, serve, arg);
+}

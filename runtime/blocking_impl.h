@@ -1,0 +1,42 @@
+/*
+ * The pool of helper threads of one core. The queue is intrusive (a job lives with its caller), so
+ * that its length is bounded by the callers that wait, and nothing is allocated.
+ */
+#ifndef SHOAL_RUNTIME_BLOCKING_IMPL_H
+#define SHOAL_RUNTIME_BLOCKING_IMPL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "shoal/runtime/blocking.h"
+#include "shoal/runtime/task.h"
+
+struct shoal_core;
+
+struct shoal_blocking_job {
+    struct shoal_task task; /* links the queue; then comes home to the core */
+    int (*fn)(void *arg);
+    void *arg;
+    int result;
+    void (*done)(struct shoal_blocking_job *job); /* on the core, from the loop */
+};
+
+struct shoal_blocking_pool {
+    struct shoal_core *core;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t work;
+    struct shoal_task_queue queue;
+    pthread_t threads[SHOAL_BLOCKING_THREADS_MAX];
+    unsigned thread_count;
+    unsigned idle;
+    unsigned queued;
+    bool stopping;
+};
+
+void shoal_blocking_init(struct shoal_core *core);
+void shoal_blocking_deinit(struct shoal_core *core);
+
+/* Queues `job`, which lives until `done`. 0, or -EAGAIN when no thread can be had. */
+int shoal_blocking_submit(struct shoal_core *core, struct shoal_blocking_job *job);
+
+#endif

@@ -1,0 +1,121 @@
+/*
+ * Fibers inside: the struct, the pool of stacks, and how a wait is built.
+ *
+ * A wait: set `on_cancel` (and `wait_ctx`), park, clear. Whoever ends the wait calls
+ * shoal_fiber_make_ready(). `on_cancel` asks that party to end the wait early; it does not end it.
+ *
+ *   FREE -> READY -> RUNNING -> PARKED -> READY ...  RUNNING -> DONE -> FREE
+ *
+ * Stacks come in batches of one mapping, each with a guard page at its low end:
+ *
+ *   | guard | ......... stack 0 | guard | ......... stack 1 | ...
+ *
+ * A fiber that returns goes back to the pool with its context intact: the next spawn only sets a
+ * function and switches to it. Beyond SHOAL_FIBERS_HOT free ones, a stack's pages are given back.
+ */
+#ifndef SHOAL_RUNTIME_FIBER_IMPL_H
+#define SHOAL_RUNTIME_FIBER_IMPL_H
+
+#include "shoal/runtime/fiber.h"
+#include "shoal/runtime/list.h"
+#include "shoal/runtime/slab_impl.h"
+#include "shoal/runtime/task.h"
+
+struct shoal_core;
+struct shoal_future;
+
+#define SHOAL_FIBERS_HOT        64
+#define SHOAL_FIBER_STACK_BYTES (128u * 1024)
+
+enum shoal_fiber_state {
+    SHOAL_FIBER_FREE,
+    SHOAL_FIBER_READY,
+    SHOAL_FIBER_RUNNING,
+    SHOAL_FIBER_PARKED,
+    SHOAL_FIBER_DONE,
+};
+
+struct shoal_fiber {
+    struct shoal_task task;
+    void *sp;
+    shoal_fiber_fn *fn;
+    void *arg;
+    void (*on_cancel)(struct shoal_fiber *fiber);
+    void *wait_ctx;
+    void (*on_park)(struct shoal_fiber *fiber); /* in the loop, each time it has given way */
+    struct shoal_future *waiting_future;
+    struct shoal_fiber *joiner;
+    char *message; /* text of the last failed await */
+    const char *name;
+    struct shoal_list node; /* live fibers of the core, or the free ones */
+    char *stack;            /* lowest address, the guard */
+    int32_t result;
+    uint16_t core;
+    uint16_t shields;
+    uint8_t state;
+    bool cancelled;
+    bool detached;
+    bool has_context; /* `sp` is a live context to switch to */
+    void *asan_fake_stack;
+    void *tsan_fiber;
+    unsigned valgrind_stack;
+};
+
+struct shoal_fiber_pool {
+    struct shoal_slab slab;
+    struct shoal_list live;
+    struct shoal_list free;
+    struct shoal_stack_batch *batches;
+    uint32_t free_count;
+    uint32_t live_count;
+    uint32_t stack_bytes;
+    void *loop_asan_fake_stack;
+    const void *loop_stack;
+    size_t loop_stack_bytes;
+    void *loop_tsan_fiber;
+};
+
+/* Once, before the first core starts: lets reports name the running fiber. */
+void shoal_fibers_install(void);
+
+void shoal_fibers_init(struct shoal_core *core, uint32_t stack_bytes);
+void shoal_fibers_deinit(struct shoal_core *core);
+
+/* A fiber that will run `fn(arg)`, not queued yet; NULL when out of memory. Detached. */
+struct shoal_fiber *shoal_fiber_take(struct shoal_core *core, shoal_fiber_fn *fn, void *arg,
+                                     const char *name);
+
+/* Runs `fiber` now, from the loop's context, until it parks or returns. */
+void shoal_fiber_run(struct shoal_core *core, struct shoal_fiber *fiber);
+
+/* Gives the core back to the loop until shoal_fiber_make_ready(). On the running fiber. */
+void shoal_fiber_park(struct shoal_core *core, struct shoal_fiber *fiber);
+
+/* Queues a parked fiber; no effect on one that is queued already. */
+void shoal_fiber_make_ready(struct shoal_core *core, struct shoal_fiber *fiber);
+
+static inline bool shoal_fiber_cancelled_now(const struct shoal_fiber *fiber)
+{
+    return fiber->cancelled && fiber->shields == 0;
+}
+
+/* Takes over `text` as the message of the last failure (NULL: none). */
+void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move);
+
+/* fiber_stack.c: memory of stacks. */
+char *shoal_stack_take(struct shoal_fiber_pool *pool);
+void shoal_stack_trim(const struct shoal_fiber_pool *pool, char *stack);
+void shoal_stacks_free(struct shoal_fiber_pool *pool);
+
+/* fiber_guard.c: a handler for SIGSEGV that names the fiber whose stack has overflowed. */
+void shoal_fiber_guard_install(void);
+void *shoal_fiber_guard_thread_begin(void);
+void shoal_fiber_guard_thread_end(void *altstack);
+
+/* fiber_switch.S: saves the caller's context to *save_sp and goes on with `load_sp`. */
+void shoal_fiber_switch(void **save_sp, void *load_sp);
+
+/* Prepares `top` so that a switch to the result calls entry(arg), which must not return. */
+void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *arg);
+
+#endif

@@ -1,0 +1,146 @@
+/*
+ * The contract between the library and an I/O backend: operations are submitted and complete.
+ *
+ * 1. An operation is a struct of its caller that lives, with all that it points to, until `done`
+ *    has been called. `done` is called exactly once a submit, from the loop, never inside submit
+ *    or cancel. After it the struct may be submitted again or freed.
+ * 2. A multishot operation (ACCEPT, RECV) also calls `shot` for each result before that. `shot`
+ *    may run inside the loop's I/O phase: it stores and queues, and calls no user code.
+ * 3. Cancel asks; the operation still ends with its own `done`, as -ECANCELED or with what won.
+ * 4. A socket's struct shoal_io_fd is registered before its first operation and forgotten before
+ *    the descriptor is closed, when none of its operations is pending.
+ * 5. A backend needs nothing of its caller but this header; a simulated one can be added.
+ */
+#ifndef SHOAL_RUNTIME_IO_IMPL_H
+#define SHOAL_RUNTIME_IO_IMPL_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "shoal/runtime/bufpool_impl.h"
+#include "shoal/runtime/io.h"
+#include "shoal/runtime/task.h"
+
+struct shoal_core;
+struct shoal_fiber;
+struct shoal_io_op;
+
+enum shoal_io_kind {
+    SHOAL_IO_ACCEPT,  /* multishot: result is a descriptor; backend decides on O_NONBLOCK */
+    SHOAL_IO_RECV,    /* multishot: slices of the core's pool; ends with 0 at end of stream */
+    SHOAL_IO_SEND,    /* one buffer; result: bytes taken, may be short */
+    SHOAL_IO_SENDMSG, /* a struct msghdr; the same */
+    SHOAL_IO_CONNECT,
+    SHOAL_IO_POLL,  /* one shot, level; any descriptor */
+    SHOAL_IO_READ,  /* files only from here on, and only where ops->files */
+    SHOAL_IO_OPEN,  /* openat2 */
+};
+
+enum shoal_io_state {
+    SHOAL_IO_IDLE,
+    SHOAL_IO_PENDING,  /* with the backend */
+    SHOAL_IO_QUEUED,   /* its task is queued, to go on or to complete */
+    SHOAL_IO_STARVED,  /* waits for a buffer of the pool */
+    SHOAL_IO_BACKLOG,  /* waits for a place in the submission queue */
+};
+
+/* A descriptor as the backends see it. */
+struct shoal_io_fd {
+    int fd;
+    uint8_t ready; /* epoll: what has been reported and not used up */
+    bool registered;
+    struct shoal_io_op *in;  /* epoll: who waits for input */
+    struct shoal_io_op *out; /* epoll: who waits for output */
+};
+
+struct shoal_io_handler {
+    void (*done)(struct shoal_io_op *op); /* result in op->result */
+    void (*shot)(struct shoal_io_op *op, int result, struct shoal_slice *slice);
+};
+
+struct shoal_open_how {
+    uint64_t flags;
+    uint64_t mode;
+    uint64_t resolve;
+};
+
+struct shoal_io_op {
+    struct shoal_task task;
+    const struct shoal_io_handler *on;
+    struct shoal_io_fd *fd;
+    union {
+        struct shoal_bufpool_waiter starved; /* RECV */
+        struct {
+            const void *data;
+            uint32_t len;
+        } send;
+        struct msghdr *msg;
+        struct {
+            const struct sockaddr *address;
+            socklen_t address_len;
+        } connect;
+        struct {
+            struct shoal_io_fd own;
+        } poll;
+        struct {
+            void *data;
+            uint64_t offset;
+            uint32_t len;
+        } read;
+        struct {
+            const char *path;
+            struct shoal_open_how *how;
+        } open;
+    } arg;
+    int32_t result;
+    uint16_t poll_events;
+    uint8_t kind;
+    uint8_t state : 4;
+    uint8_t cancelling : 1;
+};
+
+struct shoal_io_ops {
+    const char *name;
+    bool files; /* READ and OPEN are understood */
+    /* Sets up the calling core. 0, or -errno with a reason in `error`. */
+    int (*open)(struct shoal_core *core, char *error, size_t error_size);
+    void (*close)(struct shoal_core *core);
+    void (*submit)(struct shoal_core *core, struct shoal_io_op *op);
+    void (*cancel)(struct shoal_core *core, struct shoal_io_op *op);
+    /* Starts and ends the use of a descriptor. 0 or -errno. */
+    int (*add)(struct shoal_core *core, struct shoal_io_fd *fd);
+    void (*remove)(struct shoal_core *core, struct shoal_io_fd *fd);
+    /* Submits, waits up to `wait_ns` (0: not at all), and queues what has completed. */
+    void (*poll)(struct shoal_core *core, uint64_t wait_ns);
+    /* Whether poll() would find something without a system call that waits. Cheap. */
+    bool (*pending)(struct shoal_core *core);
+    int accept_flags; /* for accept4(2) */
+};
+
+struct shoal_io {
+    const struct shoal_io_ops *ops;
+    void *backend;
+    uint32_t in_flight;
+};
+
+extern const struct shoal_io_ops shoal_io_uring;
+extern const struct shoal_io_ops shoal_io_epoll;
+
+static inline bool shoal_io_busy(const struct shoal_io_op *op)
+{
+    return op->state != SHOAL_IO_IDLE;
+}
+
+void shoal_io_submit(struct shoal_core *core, struct shoal_io_op *op);
+
+/* Harmless on an operation that is idle or asked already. */
+void shoal_io_cancel(struct shoal_core *core, struct shoal_io_op *op);
+
+/* For backends: queues the completion of `op`. */
+void shoal_io_complete(struct shoal_core *core, struct shoal_io_op *op, int result);
+
+/* Submits `op` and waits for it on the running fiber; a cancel of the fiber cancels it. */
+int shoal_io_run(struct shoal_core *core, struct shoal_io_op *op);
+
+#endif

@@ -1,0 +1,216 @@
+/*
+ * Slabs: see slab_impl.h for the layout and the invariants.
+ */
+#include <string.h>
+
+#include <dlfcn.h>
+
+#include "shoal/runtime/check.h"
+#include "shoal/runtime/context_impl.h"
+#include "shoal/runtime/log.h"
+#include "shoal/runtime/mem.h"
+#include "shoal/runtime/slab_impl.h"
+
+#ifdef SHOAL_ASAN
+#include <sanitizer/asan_interface.h>
+#define POISON(ptr, bytes)   ASAN_POISON_MEMORY_REGION(ptr, bytes)
+#define UNPOISON(ptr, bytes) ASAN_UNPOISON_MEMORY_REGION(ptr, bytes)
+#else
+#define POISON(ptr, bytes)   ((void)(ptr))
+#define UNPOISON(ptr, bytes) ((void)(ptr))
+#endif
+
+#define CHUNK_BYTES    16384u
+#define OBJECTS_MIN    8u
+#define QUARANTINE_MAX 64u
+#define REPORTED_MAX   8u
+#define POISON_BYTE    0xdb
+
+struct shoal_slab_chunk {
+    struct shoal_slab_chunk *next;
+    uint32_t objects;
+} __attribute__((aligned(SHOAL_CACHE_LINE)));
+
+struct shoal_slab_header {
+    struct shoal_slab_header *next;
+    const void *place;
+    uint32_t magic;
+    uint32_t generation;
+    int32_t core;
+} __attribute__((aligned(SHOAL_CACHE_LINE)));
+
+#define MAGIC_LIVE 0x51ab11feu
+#define MAGIC_FREE 0x51abdeadu
+
+#ifdef SHOAL_SLAB_CHECKED
+#define HEADER_BYTES ((uint32_t)sizeof(struct shoal_slab_header))
+#else
+#define HEADER_BYTES 0u
+#endif
+
+void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_bytes,
+                     uint32_t alignment)
+{
+    memset(slab, 0, sizeof(*slab));
+    slab->name = name;
+    slab->object_bytes = object_bytes;
+    slab->alignment = alignment;
+    slab->stride_bytes = HEADER_BYTES + ((object_bytes + alignment - 1) & ~(alignment - 1));
+    uint32_t least = (uint32_t)sizeof(struct shoal_slab_chunk) + OBJECTS_MIN * slab->stride_bytes;
+    slab->chunk_bytes = least > CHUNK_BYTES ? least : CHUNK_BYTES;
+}
+
+static char *chunk_object(const struct shoal_slab *slab, struct shoal_slab_chunk *chunk, uint32_t i)
+{
+    return (char *)(chunk + 1) + (size_t)i * slab->stride_bytes + HEADER_BYTES;
+}
+
+#ifdef SHOAL_SLAB_CHECKED
+static struct shoal_slab_header *header_of(const void *object)
+{
+    return (struct shoal_slab_header *)((uintptr_t)object - HEADER_BYTES);
+}
+
+static void item_put(struct shoal_slab *slab, void *object)
+{
+    struct shoal_slab_header *header = header_of(object);
+    header->next = (struct shoal_slab_header *)(void *)slab->free;
+    slab->free = (struct shoal_slab_item *)(void *)header;
+}
+
+static void *item_pop(struct shoal_slab *slab)
+{
+    struct shoal_slab_header *header = (struct shoal_slab_header *)(void *)slab->free;
+    slab->free = (struct shoal_slab_item *)(void *)header->next;
+    return (char *)header + HEADER_BYTES;
+}
+#else
+static void item_put(struct shoal_slab *slab, void *object)
+{
+    struct shoal_slab_item *item = object;
+    item->next = slab->free;
+    slab->free = item;
+}
+
+static void *item_pop(struct shoal_slab *slab)
+{
+    struct shoal_slab_item *item = slab->free;
+    slab->free = item->next;
+    return item;
+}
+#endif
+
+static int add_chunk(struct shoal_slab *slab)
+{
+    struct shoal_slab_chunk *chunk = shoal_mem_alloc_aligned(slab->chunk_bytes, SHOAL_CACHE_LINE);
+    if (chunk == NULL)
+        return -1;
+    chunk->next = slab->chunks;
+    slab->chunks = chunk;
+    chunk->objects = (slab->chunk_bytes - (uint32_t)sizeof(*chunk)) / slab->stride_bytes;
+    for (uint32_t i = chunk->objects; i-- > 0;) {
+        char *object = chunk_object(slab, chunk, i);
+#ifdef SHOAL_SLAB_CHECKED
+        *header_of(object) = (struct shoal_slab_header){.magic = MAGIC_FREE};
+        POISON(object, slab->object_bytes);
+#endif
+        item_put(slab, object);
+    }
+    return 0;
+}
+
+void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
+{
+    if (slab->free == NULL && add_chunk(slab) != 0)
+        return NULL;
+    void *object = item_pop(slab);
+    if (++slab->live > slab->peak)
+        slab->peak = slab->live;
+#ifdef SHOAL_SLAB_CHECKED
+    struct shoal_slab_header *header = header_of(object);
+    SHOAL_CHECK(header->magic == MAGIC_FREE, "slab %s is corrupt at %p", slab->name, object);
+    header->magic = MAGIC_LIVE;
+    header->generation++;
+    header->core = shoal_context_core;
+    header->place = place;
+    UNPOISON(object, slab->object_bytes);
+    memset(object, POISON_BYTE, slab->object_bytes);
+#else
+    (void)place;
+#endif
+    return object;
+}
+
+#ifdef SHOAL_SLAB_CHECKED
+void shoal_slab_check_live(const struct shoal_slab *slab, const void *object, const char *what)
+{
+    const struct shoal_slab_header *header = header_of(object);
+    SHOAL_CHECK(header->magic == MAGIC_LIVE, "%s of a %s that was given back (%p, generation %u)",
+                what, slab->name, object, header->generation);
+    SHOAL_CHECK(header->core == shoal_context_core, "%s on core %d of a %s (%p) of core %d", what,
+                shoal_context_core, slab->name, object, header->core);
+}
+
+void shoal_slab_give_checked(struct shoal_slab *slab, void *object)
+{
+    shoal_slab_check_live(slab, object, "free");
+    struct shoal_slab_header *header = header_of(object);
+    header->magic = MAGIC_FREE;
+    memset(object, POISON_BYTE, slab->object_bytes);
+    POISON(object, slab->object_bytes);
+    slab->live--;
+
+    header->next = NULL;
+    if (slab->quarantine_tail != NULL)
+        slab->quarantine_tail->next = header;
+    else
+        slab->quarantine_head = header;
+    slab->quarantine_tail = header;
+    if (++slab->quarantined <= QUARANTINE_MAX)
+        return;
+    struct shoal_slab_header *oldest = slab->quarantine_head;
+    slab->quarantine_head = oldest->next;
+    slab->quarantined--;
+    item_put(slab, (char *)oldest + HEADER_BYTES);
+}
+
+static void report_live(struct shoal_slab *slab)
+{
+    uint32_t reported = 0;
+    for (struct shoal_slab_chunk *chunk = slab->chunks; chunk != NULL; chunk = chunk->next) {
+        for (uint32_t i = 0; i < chunk->objects; i++) {
+            const char *object = chunk_object(slab, chunk, i);
+            const struct shoal_slab_header *header = header_of(object);
+            if (header->magic != MAGIC_LIVE || reported++ >= REPORTED_MAX)
+                continue;
+            Dl_info info = {0};
+            (void)dladdr(header->place, &info);
+            SHOAL_ERROR("%s %p was never consumed; made at %p (%s)", slab->name,
+                        (const void *)object, header->place,
+                        info.dli_sname != NULL ? info.dli_sname : "no symbol");
+        }
+    }
+}
+#else
+static void report_live(struct shoal_slab *slab)
+{
+    SHOAL_WARN("%u of slab %s were never given back (a debug build names the place)", slab->live,
+               slab->name);
+}
+#endif
+
+uint32_t shoal_slab_deinit(struct shoal_slab *slab)
+{
+    uint32_t live = slab->live;
+    if (live > 0)
+        report_live(slab);
+    while (slab->chunks != NULL) {
+        struct shoal_slab_chunk *chunk = slab->chunks;
+        slab->chunks = chunk->next;
+        UNPOISON(chunk, slab->chunk_bytes);
+        shoal_mem_free_aligned(chunk, slab->chunk_bytes, SHOAL_CACHE_LINE);
+    }
+    slab->free = NULL;
+    slab->live = 0;
+    return live;
+}

@@ -1,0 +1,102 @@
+/*
+ * A slab: objects of one size for one core, recycled without touching the allocator.
+ *
+ * 1. Taking and giving back is a push or pop on a list that only this core sees.
+ * 2. Chunks come from shoal_mem (so they count against --memory) and stay until the slab ends.
+ * 3. Checked builds (SHOAL_DEBUG, ASan) put a header before each object with its state, a
+ *    generation and the place that took it, and keep what was given back in a quarantine, poisoned,
+ *    so that a stale pointer meets poison and not a neighbour. What is live at the end is named.
+ *
+ *   checked:   | chunk | header object | header object | ...     release: | chunk | object | ...
+ */
+#ifndef SHOAL_RUNTIME_SLAB_IMPL_H
+#define SHOAL_RUNTIME_SLAB_IMPL_H
+
+#include <stdint.h>
+
+#include "shoal/runtime/compiler.h"
+
+#if defined(SHOAL_DEBUG) || defined(SHOAL_ASAN)
+#define SHOAL_SLAB_CHECKED 1
+#endif
+
+struct shoal_slab_item {
+    struct shoal_slab_item *next;
+};
+
+struct shoal_slab_header;
+
+struct shoal_slab {
+    struct shoal_slab_item *free;
+    uint32_t live;
+    uint32_t peak;
+    uint32_t object_bytes;
+    uint32_t stride_bytes;
+    uint32_t alignment;
+    uint32_t chunk_bytes;
+    struct shoal_slab_chunk *chunks;
+    const char *name;
+#ifdef SHOAL_SLAB_CHECKED
+    struct shoal_slab_header *quarantine_head;
+    struct shoal_slab_header *quarantine_tail;
+    uint32_t quarantined;
+#endif
+};
+
+/* `alignment` is 16 or 64. Allocates nothing yet. */
+void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_bytes,
+                     uint32_t alignment);
+
+/* Frees the chunks. Objects still live are reported in checked builds; returns their number. */
+uint32_t shoal_slab_deinit(struct shoal_slab *slab);
+
+/* The slow paths: a new chunk; the checked forms. */
+void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place);
+void shoal_slab_give_checked(struct shoal_slab *slab, void *object);
+
+/* Aborts unless `object` is a live object of this slab. Nothing in release builds. */
+#ifdef SHOAL_SLAB_CHECKED
+void shoal_slab_check_live(const struct shoal_slab *slab, const void *object, const char *what);
+#else
+static inline void shoal_slab_check_live(const struct shoal_slab *slab, const void *object,
+                                         const char *what)
+{
+    (void)slab;
+    (void)object;
+    (void)what;
+}
+#endif
+
+/* An uninitialised object, or NULL when out of memory. `place`: the code address to blame. */
+static inline void *shoal_slab_take_at(struct shoal_slab *slab, const void *place)
+{
+#ifdef SHOAL_SLAB_CHECKED
+    return shoal_slab_take_slow(slab, place);
+#else
+    struct shoal_slab_item *item = slab->free;
+    if (SHOAL_UNLIKELY(item == NULL))
+        return shoal_slab_take_slow(slab, place);
+    slab->free = item->next;
+    slab->live++;
+    return item;
+#endif
+}
+
+static inline void *shoal_slab_take(struct shoal_slab *slab)
+{
+    return shoal_slab_take_at(slab, __builtin_return_address(0));
+}
+
+static inline void shoal_slab_give(struct shoal_slab *slab, void *object)
+{
+#ifdef SHOAL_SLAB_CHECKED
+    shoal_slab_give_checked(slab, object);
+#else
+    struct shoal_slab_item *item = (struct shoal_slab_item *)object;
+    item->next = slab->free;
+    slab->free = item;
+    slab->live--;
+#endif
+}
+
+#endif

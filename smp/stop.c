@@ -1,0 +1,192 @@
+/*
+ * Signals, and the orderly stop: see app.h for its order.
+ *
+ * Fibers are cancelled and messages drained in rounds: a fiber that ends on one core may have
+ * started work on another, so a round counts only when no core had anything left to do in it.
+ */
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include "shoal/runtime/check.h"
+#include "shoal/runtime/log.h"
+#include "shoal/smp/launch_impl.h"
+
+#define QUIESCE_LOOK_NS   (SHOAL_NS_PER_MS)
+#define QUIESCE_GRACE_NS  (5 * SHOAL_NS_PER_S)
+#define EXIT_BY_SIGNAL    128
+
+/* ---- Being asked to stop ---- */
+
+static void stop_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+}
+
+void shoal_signals_block(void)
+{
+    sigset_t set;
+    stop_signals(&set);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+int shoal_signals_fiber(void *arg)
+{
+    struct shoal_launch *launch = arg;
+    sigset_t set;
+    stop_signals(&set);
+    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+    if (fd < 0) {
+        SHOAL_ERROR("signalfd: %s; signals will end the program at once", strerror(errno));
+        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+        return 0;
+    }
+    while (shoal_poll_fd(fd, POLLIN) >= 0) {
+        struct signalfd_siginfo info;
+        if (read(fd, &info, sizeof(info)) != sizeof(info))
+            continue;
+        if (launch->stop_requested)
+            _exit(EXIT_BY_SIGNAL + (int)info.ssi_signo);
+        SHOAL_INFO("stopping (%s)", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
+        shoal_stop_request();
+    }
+    close(fd);
+    return 0;
+}
+
+struct stop_waiter {
+    struct shoal_list node;
+    struct shoal_fiber *fiber;
+    bool cancelled;
+};
+
+static void cancel_stop_wait(struct shoal_fiber *fiber)
+{
+    struct stop_waiter *waiter = fiber->wait_ctx;
+    waiter->cancelled = true;
+    shoal_fiber_make_ready(shoal_core_self, fiber);
+}
+
+int shoal_stop_wait(void)
+{
+    struct shoal_launch *launch = shoal_launch_current;
+    struct shoal_core *core = shoal_core_self;
+    SHOAL_CHECK(core->id == 0 && core->fiber != NULL, "a stop is waited for on a fiber of core 0");
+    struct stop_waiter waiter = {.fiber = core->fiber};
+    shoal_list_push_back(&launch->stop_waiters, &waiter.node);
+    core->fiber->on_cancel = cancel_stop_wait;
+    core->fiber->wait_ctx = &waiter;
+    while (!launch->stop_requested && !waiter.cancelled)
+        shoal_fiber_park(core, core->fiber);
+    core->fiber->on_cancel = NULL;
+    shoal_list_remove(&waiter.node);
+    return waiter.cancelled ? -ECANCELED : 0;
+}
+
+void shoal_stop_request(void)
+{
+    struct shoal_launch *launch = shoal_launch_current;
+    SHOAL_CHECK(shoal_core_self->id == 0, "a stop is requested on core 0");
+    launch->stop_requested = true;
+    SHOAL_LIST_FOREACH (node, &launch->stop_waiters)
+        shoal_fiber_make_ready(shoal_core_self,
+                               SHOAL_CONTAINER_OF(node, struct stop_waiter, node)->fiber);
+}
+
+int shoal_at_stop(void (*stop)(void *arg), void *arg)
+{
+    struct shoal_stop_hook *hook = shoal_mem_alloc(sizeof(*hook));
+    if (hook == NULL)
+        return -ENOMEM;
+    hook->stop = stop;
+    hook->arg = arg;
+    shoal_list_push_back(&shoal_launch_current->stop_hooks, &hook->node);
+    return 0;
+}
+
+/* ---- Stopping ---- */
+
+static void stop_services(struct shoal_launch *launch)
+{
+    while (shoal_list_linked(&launch->stop_hooks)) {
+        struct shoal_stop_hook *hook =
+            SHOAL_CONTAINER_OF(launch->stop_hooks.prev, struct shoal_stop_hook, node);
+        shoal_list_remove(&hook->node);
+        hook->stop(hook->arg);
+        shoal_mem_free(hook, sizeof(*hook));
+    }
+}
+
+static void cancel_others(struct shoal_core *core)
+{
+    SHOAL_LIST_FOREACH_SAFE (node, &core->fibers.live) {
+        struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
+        if (fiber != core->fiber)
+            shoal_fiber_cancel(fiber);
+    }
+}
+
+static void give_up(const struct shoal_core *core)
+{
+    SHOAL_LIST_FOREACH (node, &core->fibers.live) {
+        const struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
+        if (fiber != core->fiber)
+            SHOAL_ERROR("fiber \"%s\" does not end although it was cancelled", fiber->name);
+    }
+    _exit(1);
+}
+
+/* Ends all other fibers of this core and waits for its messages; `out`: what there was to do. */
+static int quiesce(void *arg, union shoal_value *out)
+{
+    (void)arg;
+    struct shoal_core *core = shoal_core_self;
+    struct shoal_mail *mail = shoal_mail_self();
+    uint64_t found = 0;
+    uint64_t give_up_ns = shoal_now_ns() + QUIESCE_GRACE_NS;
+    core->stopping = true;
+    while (core->fibers.live_count > 1 || mail->in_flight > 0) {
+        found++;
+        cancel_others(core);
+        (void)shoal_sleep_ns(found < 4 ? 0 : QUIESCE_LOOK_NS);
+        if (shoal_now_ns() > give_up_ns)
+            give_up(core);
+    }
+    out->u64 = found;
+    return 0;
+}
+
+/* One round over all cores; whether any of them still had something to do. */
+static bool quiesce_round(const struct shoal_launch *launch)
+{
+    bool busy = false;
+    for (unsigned i = launch->fleet.cores; i-- > 0;) {
+        union shoal_value found = {.u64 = 0};
+        if (i == 0)
+            (void)quiesce(NULL, &found);
+        else if (shoal_await(shoal_submit_fiber_to(i, quiesce, NULL), &found) != 0)
+            found.u64 = 1; /* no memory for the message: once more */
+        busy |= found.u64 != 0;
+    }
+    return busy;
+}
+
+void shoal_stop_all(struct shoal_launch *launch)
+{
+    launch->stop_requested = true;
+    shoal_fiber_shield();
+    stop_services(launch);
+    while (quiesce_round(launch))
+        ;
+    shoal_fiber_unshield();
+    shoal_mail_self()->closed = true;
+    for (unsigned i = 1; i < launch->fleet.cores; i++)
+        shoal_core_post_foreign(launch->fleet.core[i], &launch->members[i]->quit);
+    shoal_core_quit(shoal_core_self);
+}

@@ -1,0 +1,1 @@
+"""Helpers of tools/bench: standard library only, Python 3.11."""
