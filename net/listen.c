@@ -26,6 +26,7 @@
 struct shoal_listening {
     struct shoal_address address;
     unsigned cores;
+    bool bound; /* the address is ours: a Unix socket's file is ours to remove */
     shoal_accepted_fn *accepted;
     shoal_connection_fn *serve; /* of streams */
     void *arg;
@@ -233,6 +234,7 @@ static int open_socket(struct shoal_listening *listening, unsigned core)
     if (fd < 0)
         return is_unix && core > 0 ? -errno : fd;
     listening->fds[core] = fd;
+    listening->bound = true;
     if (listen(fd, BACKLOG) != 0)
         return -errno;
     if (core == 0) {
@@ -330,8 +332,7 @@ void shoal_listening_stop(struct shoal_listening *listening)
     shoal_fiber_unshield();
     const struct sockaddr_un *unix_address =
         (const struct sockaddr_un *)&listening->address.storage;
-    if (unix_address->sun_family == AF_UNIX && unix_address->sun_path[0] != '\0' &&
-        listening->address.len > offsetof(struct sockaddr_un, sun_path))
+    if (listening->bound && unix_address->sun_family == AF_UNIX && unix_address->sun_path[0] != '\0')
         (void)unlink(unix_address->sun_path);
     listening_free(listening);
 }

@@ -15,7 +15,7 @@
 #include "shoal/net/stream.h"
 
 #define SHOAL_STREAM_HELD_MAX  4u  /* slices held unread before receiving pauses */
-#define SHOAL_STREAM_BLOCK     4096u
+#define SHOAL_STREAM_BLOCK     4032u /* an odd number of cache lines: starts spread over the sets */
 #define SHOAL_STREAM_IOV_MAX   16u
 
 struct shoal_stream_events {

@@ -1,14 +1,11 @@
 /*
  * The pool of receive buffers: see bufpool_impl.h.
  */
-#include "shoal/runtime/bufpool_impl.h"
-
 #include <string.h>
 
+#include "shoal/runtime/bufpool_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
-
-#define WAITERS_RESUMED_AT 8u /* a few buffers at once, so that a resume is worth its system call */
 
 static void buffer_give(struct shoal_bufpool *pool, struct shoal_buffer *buffer)
 {
@@ -23,7 +20,7 @@ static void buffer_give(struct shoal_bufpool *pool, struct shoal_buffer *buffer)
 
 static void resume_waiters(struct shoal_bufpool *pool)
 {
-    if (!shoal_list_linked(&pool->starved) || pool->free_count < WAITERS_RESUMED_AT)
+    if (SHOAL_LIKELY(!shoal_list_linked(&pool->starved)))
         return;
     for (uint32_t n = pool->free_count; n > 0; n--) {
         struct shoal_list *node = shoal_list_take_front(&pool->starved);
@@ -108,8 +105,7 @@ struct shoal_slice *shoal_bufpool_take(struct shoal_bufpool *pool)
 struct shoal_slice *shoal_bufpool_filled(struct shoal_bufpool *pool, uint16_t id, uint32_t len)
 {
     SHOAL_CHECK(id < pool->count, "the kernel names buffer %u of %u", id, pool->count);
-    struct shoal_buffer *buffer =
-        &pool->chunks[id / SHOAL_BUFPOOL_CHUNK][id % SHOAL_BUFPOOL_CHUNK];
+    struct shoal_buffer *buffer = &pool->chunks[id / SHOAL_BUFPOOL_CHUNK][id % SHOAL_BUFPOOL_CHUNK];
     return hand_out(pool, buffer, len);
 }
 

@@ -17,7 +17,7 @@
 #include "shoal/runtime/buffer.h"
 #include "shoal/runtime/list.h"
 
-#define SHOAL_BUFFER_BYTES      8192u
+#define SHOAL_BUFFER_BYTES      8128u /* an odd number of lines: starts spread over cache sets */
 #define SHOAL_BUFPOOL_CHUNK     64u
 #define SHOAL_BUFPOOL_MAX       8192u /* buffers a core: 64 MiB; a power of two */
 #define SHOAL_BUFPOOL_CHUNKS    (SHOAL_BUFPOOL_MAX / SHOAL_BUFPOOL_CHUNK)
@@ -61,10 +61,10 @@ struct shoal_slice *shoal_bufpool_filled(struct shoal_bufpool *pool, uint16_t id
 /* Puts `waiter` in the line for buffers. */
 void shoal_bufpool_wait(struct shoal_bufpool *pool, struct shoal_bufpool_waiter *waiter);
 
-/* Whether buffers run low, so that holders should copy rather than hold. */
-static inline bool shoal_bufpool_low(const struct shoal_bufpool *pool)
+/* Whether buffers run low and no more are to be had, so that holders should copy, not hold. */
+static inline bool shoal_bufpool_short(struct shoal_bufpool *pool)
 {
-    return pool->free_count < SHOAL_BUFPOOL_LOW_WATER;
+    return SHOAL_UNLIKELY(pool->free_count < SHOAL_BUFPOOL_LOW_WATER) && !shoal_bufpool_grow(pool);
 }
 
 #endif

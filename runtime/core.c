@@ -6,23 +6,23 @@
  *          poll (messages, and what foreign threads have posted)
  *          I/O: submit, reap; with nothing at all to do: sleep here
  *
- * While tasks run, messages, completions that are visible already and timers are looked at every
+ * While tasks run, messages and completions that are visible already are looked at every
  * TASKS_A_LOOK tasks, so that a busy core answers within a few tasks and not only at the quota's
- * end; a full I/O poll, which costs a system call, waits for the turn's end.
+ * end; timers, and an I/O poll that costs a system call, wait for the turn's end.
  *
  * Sleep: announce (an atomic exchange of `asleep`), look once more at everything that other threads
  * write, and only then block. Whoever publishes work does so by an atomic read-modify-write and
  * then reads `asleep`: of the two, at least one sees the other. Pairs with shoal_core_wake().
  */
-#include "shoal/runtime/core_impl.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
+#include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/log.h"
 
@@ -169,7 +169,7 @@ static bool may_sleep(struct shoal_core *core)
 /* How long this turn's I/O phase may wait: 0 while there is anything else to do. */
 static uint64_t idle_wait_ns(struct shoal_core *core)
 {
-    if (core->ready.head != NULL || core->config.poll_mode)
+    if (core->ready.head != NULL || core->config.poll_mode || core->quit)
         return 0;
     uint64_t next_ns = shoal_timer_wheel_next_ns(&core->timers);
     if (next_ns <= core->now_ns)
@@ -205,7 +205,7 @@ static void turn(struct shoal_core *core)
 
 void shoal_core_run(struct shoal_core *core)
 {
-    while (!core->quit)
+    while (!core->quit || core->ready.head != NULL)
         turn(core);
 }
 
@@ -238,8 +238,7 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     core->id = config->id;
     core->clock = config->clock != NULL ? config->clock : &shoal_clock_system;
     core->io.ops = config->io;
-    core->quota_cycles =
-        config->task_quota_ns * shoal_clock_cycles_per_ms() / SHOAL_NS_PER_MS;
+    core->quota_cycles = config->task_quota_ns * shoal_clock_cycles_per_ms() / SHOAL_NS_PER_MS;
     shoal_core_self = core;
     shoal_context_core = (int)config->id;
     shoal_mem_init(&core->mem, config->memory_limit_bytes);
@@ -261,7 +260,7 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     }
     if (rc < 0) {
         shoal_bufpool_deinit(&core->buffers);
-        shoal_fibers_deinit(core);
+        (void)shoal_fibers_deinit(core);
         shoal_core_self = NULL;
         shoal_context_core = -1;
         return rc;
@@ -283,7 +282,7 @@ unsigned shoal_core_deinit(struct shoal_core *core)
             core->layer_end[i](core);
     core->io.ops->close(core);
     unsigned leaked = shoal_futures_deinit(core);
-    shoal_fibers_deinit(core);
+    leaked += shoal_fibers_deinit(core);
     shoal_bufpool_deinit(&core->buffers);
     leaked += shoal_slab_deinit(&core->slices);
     close(core->wake_fd);

@@ -10,6 +10,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
+#include "shoal/runtime/log.h"
 #include "shoal/runtime/sanitizer_impl.h"
 
 #if defined(SHOAL_ASAN) || defined(SHOAL_TSAN)
@@ -46,18 +47,23 @@ void shoal_fibers_install(void)
 
 static void fiber_destroy(struct shoal_core *core, struct shoal_fiber *fiber)
 {
+    shoal_fiber_set_message(fiber, NULL);
     SHOAL_VALGRIND_STACK_DEREGISTER(fiber->valgrind_stack);
-    shoal_tsan_destroy(fiber->tsan_fiber);
+    if (fiber->tsan_fiber != NULL)
+        shoal_tsan_destroy(fiber->tsan_fiber);
     shoal_slab_give(&core->fibers.slab, fiber);
 }
 
-void shoal_fibers_deinit(struct shoal_core *core)
+unsigned shoal_fibers_deinit(struct shoal_core *core)
 {
     struct shoal_fiber_pool *pool = &core->fibers;
+    unsigned unjoined = 0;
     SHOAL_LIST_FOREACH (node, &pool->live) {
         const struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
         SHOAL_CHECK(fiber->state == SHOAL_FIBER_DONE, "fiber \"%s\" still runs at the core's end",
                     fiber->name);
+        SHOAL_ERROR("fiber \"%s\" was neither joined nor detached", fiber->name);
+        unjoined++;
     }
     shoal_list_splice(&pool->free, &pool->live);
     struct shoal_list *node;
@@ -65,6 +71,15 @@ void shoal_fibers_deinit(struct shoal_core *core)
         fiber_destroy(core, SHOAL_CONTAINER_OF(node, struct shoal_fiber, node));
     shoal_slab_deinit(&pool->slab);
     shoal_stacks_free(pool);
+    return unjoined;
+}
+
+unsigned shoal_fibers_running(const struct shoal_core *core)
+{
+    unsigned running = 0;
+    SHOAL_LIST_FOREACH (node, &core->fibers.live)
+        running += SHOAL_CONTAINER_OF(node, struct shoal_fiber, node)->state != SHOAL_FIBER_DONE;
+    return running;
 }
 
 /* ---- Switching ---- */
@@ -169,7 +184,6 @@ static struct shoal_fiber *fiber_new(struct shoal_core *core)
     }
     fiber->valgrind_stack =
         SHOAL_VALGRIND_STACK_REGISTER(fiber->stack, fiber->stack + pool->stack_bytes);
-    fiber->tsan_fiber = shoal_tsan_create();
     shoal_list_init(&fiber->node);
     return fiber;
 }
@@ -177,6 +191,10 @@ static struct shoal_fiber *fiber_new(struct shoal_core *core)
 static void fiber_give_context(const struct shoal_fiber_pool *pool, struct shoal_fiber *fiber)
 {
     size_t colour = (pool->live_count % COLOURS) * COLOUR_BYTES;
+    shoal_asan_forget_stack(fiber->stack, pool->stack_bytes);
+    if (fiber->tsan_fiber != NULL)
+        shoal_tsan_destroy(fiber->tsan_fiber);
+    fiber->tsan_fiber = shoal_tsan_create();
     fiber->sp = shoal_fiber_context(fiber->stack, pool->stack_bytes - colour, fiber_entry, fiber);
     fiber->has_context = true;
     fiber->asan_fake_stack = NULL;
@@ -242,8 +260,9 @@ int shoal_fiber_spawn_detached(shoal_fiber_fn *fn, void *arg, const char *name)
 static void check_mine(const struct shoal_fiber *fiber, const char *what)
 {
     const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && fiber->core == core->id, "%s of fiber \"%s\" of core %u on core %d",
-                 what, fiber->name, fiber->core, shoal_context_core);
+    SHOAL_DCHECK(core != NULL && fiber->core == core->id,
+                 "%s of fiber \"%s\" of core %u on core %d", what, fiber->name, fiber->core,
+                 shoal_context_core);
     SHOAL_DCHECK(fiber->state != SHOAL_FIBER_FREE, "%s of a fiber that is gone", what);
 }
 

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -59,6 +60,15 @@ static void on_fault(int signal_number, siginfo_t *info, void *context)
     sigaction(signal_number, previous, NULL);
 }
 
+/* Installed already: the former action stays what it was, or the handler would call itself. */
+static void install(int signal_number, const struct sigaction *action, struct sigaction *previous)
+{
+    struct sigaction found;
+    sigaction(signal_number, action, &found);
+    if ((found.sa_flags & SA_SIGINFO) == 0 || found.sa_sigaction != on_fault)
+        *previous = found;
+}
+
 void shoal_fiber_guard_install(void)
 {
     struct sigaction action;
@@ -66,8 +76,8 @@ void shoal_fiber_guard_install(void)
     action.sa_sigaction = on_fault;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK;
     sigemptyset(&action.sa_mask);
-    sigaction(SIGSEGV, &action, &previous_segv);
-    sigaction(SIGBUS, &action, &previous_bus);
+    install(SIGSEGV, &action, &previous_segv);
+    install(SIGBUS, &action, &previous_bus);
 }
 
 void *shoal_fiber_guard_thread_begin(void)
@@ -75,8 +85,8 @@ void *shoal_fiber_guard_thread_begin(void)
     stack_t current;
     if (sigaltstack(NULL, &current) == 0 && (current.ss_flags & SS_DISABLE) == 0)
         return NULL; /* a sanitizer or the host has one already */
-    void *memory = mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-                        -1, 0);
+    void *memory =
+        mmap(NULL, ALTSTACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return NULL;
     stack_t stack = {.ss_sp = memory, .ss_size = ALTSTACK_BYTES};

@@ -79,7 +79,12 @@ struct shoal_fiber_pool {
 void shoal_fibers_install(void);
 
 void shoal_fibers_init(struct shoal_core *core, uint32_t stack_bytes);
-void shoal_fibers_deinit(struct shoal_core *core);
+
+/* Returns the number of fibers that were neither joined nor detached. None may still run. */
+unsigned shoal_fibers_deinit(struct shoal_core *core);
+
+/* How many fibers of `core` have not returned. O(live). */
+unsigned shoal_fibers_running(const struct shoal_core *core);
 
 /* A fiber that will run `fn(arg)`, not queued yet; NULL when out of memory. Detached. */
 struct shoal_fiber *shoal_fiber_take(struct shoal_core *core, shoal_fiber_fn *fn, void *arg,

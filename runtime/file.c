@@ -41,6 +41,9 @@
 /* openat2 asks for another try when a rename crossed its way out of a `..`. */
 #define OPEN_TRIES 8
 
+/* The kernel's "interrupted, to be restarted", which the ring hands out as it is. */
+#define KERNEL_ERESTARTSYS (-512)
+
 SHOAL_STATIC_ASSERT(sizeof(struct shoal_open_how) == sizeof(struct open_how), "handed to io_uring");
 SHOAL_STATIC_ASSERT(SHOAL_FILE_READ_MAX <= INT_MAX, "a read's result is an int");
 
@@ -93,7 +96,8 @@ static int open_waiting(struct shoal_core *core, struct open_args *args)
     struct shoal_io_op op = {.kind = SHOAL_IO_OPEN, .fd = &dir};
     op.arg.open.path = args->path;
     op.arg.open.how = &args->how;
-    return shoal_io_run(core, &op);
+    int rc = shoal_io_run(core, &op);
+    return rc == KERNEL_ERESTARTSYS ? -EINTR : rc;
 }
 
 static int open_slowly(struct shoal_core *core, struct open_args *args)
@@ -107,7 +111,7 @@ static int open_slowly(struct shoal_core *core, struct open_args *args)
         rc = open_waiting(core, args);
     }
     args->how.flags = flags;
-    return rc;
+    return rc == -EINTR && shoal_fiber_cancelled_now(core->fiber) ? -ECANCELED : rc;
 }
 
 static int open_cached(const struct open_args *args)

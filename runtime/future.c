@@ -263,6 +263,30 @@ static int take_outcome(struct shoal_core *core, struct shoal_future *future,
     return error;
 }
 
+static void wait_settled(struct shoal_core *core, struct shoal_fiber *fiber,
+                         struct shoal_future *future)
+{
+    future->consumer_kind = SHOAL_CONSUMER_FIBER;
+    future->consumer.fiber = fiber;
+    fiber->waiting_future = future;
+    do {
+        shoal_fiber_park(core, fiber);
+    } while (future->state == SHOAL_FUTURE_PENDING);
+    fiber->waiting_future = NULL;
+}
+
+/* An await on a fiber that was cancelled before: waits for the end, and drops the outcome. */
+static int await_cancelled(struct shoal_core *core, struct shoal_future *future)
+{
+    shoal_future_cancel(future);
+    if (future->state == SHOAL_FUTURE_PENDING)
+        wait_settled(core, core->fiber, future);
+    shoal_fiber_set_message(core->fiber, NULL);
+    drop_outcome(future);
+    future_give(core, future);
+    return -ECANCELED;
+}
+
 int shoal_await(struct shoal_future *future, union shoal_value *out)
 {
     struct shoal_core *core = shoal_core_self;
@@ -271,22 +295,10 @@ int shoal_await(struct shoal_future *future, union shoal_value *out)
     SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
                 (void *)future);
     struct shoal_fiber *fiber = core->fiber;
-    if (SHOAL_UNLIKELY(shoal_fiber_cancelled_now(fiber))) {
-        shoal_future_cancel(future);
-        if (future->state != SHOAL_FUTURE_PENDING) {
-            shoal_discard(future);
-            return -ECANCELED;
-        }
-    }
-    if (future->state == SHOAL_FUTURE_PENDING) {
-        future->consumer_kind = SHOAL_CONSUMER_FIBER;
-        future->consumer.fiber = fiber;
-        fiber->waiting_future = future;
-        do {
-            shoal_fiber_park(core, fiber);
-        } while (future->state == SHOAL_FUTURE_PENDING);
-        fiber->waiting_future = NULL;
-    }
+    if (SHOAL_UNLIKELY(shoal_fiber_cancelled_now(fiber)))
+        return await_cancelled(core, future);
+    if (future->state == SHOAL_FUTURE_PENDING)
+        wait_settled(core, fiber, future);
     return take_outcome(core, future, out);
 }
 

@@ -13,6 +13,7 @@ void shoal_io_submit(struct shoal_core *core, struct shoal_io_op *op)
     SHOAL_DCHECK(op->state == SHOAL_IO_IDLE, "I/O operation %p is submitted twice", (void *)op);
     op->state = SHOAL_IO_PENDING;
     op->cancelling = 0;
+    op->cancel_waits = 0;
     core->io.in_flight++;
     core->io.ops->submit(core, op);
 }
@@ -51,9 +52,8 @@ struct fiber_handler {
 
 static void wake_fiber(struct shoal_io_op *op)
 {
-    struct fiber_handler *waiting =
-        SHOAL_CONTAINER_OF((struct shoal_io_handler *)(uintptr_t)op->on, struct fiber_handler,
-                           handler);
+    struct fiber_handler *waiting = SHOAL_CONTAINER_OF((struct shoal_io_handler *)(uintptr_t)op->on,
+                                                       struct fiber_handler, handler);
     waiting->ended = true;
     shoal_fiber_make_ready(shoal_core_self, waiting->fiber);
 }

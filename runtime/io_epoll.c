@@ -15,28 +15,37 @@
  * Rejected: level-triggered (the kernel looks at each ready socket once more, a turn later).
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <time.h>
+
+#include <poll.h>
+#include <sys/epoll.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 
-#define EVENTS_MAX       256
-#define ACCEPTS_AT_ONCE  32
-#define READY_IN         1u
-#define READY_OUT        2u
-#define READY_HANGUP     4u
-#define MS_ROUND_UP      (SHOAL_NS_PER_MS - 1)
+#define EVENTS_MAX      256
+#define ACCEPTS_AT_ONCE 32
+#define READY_IN        1u
+#define READY_OUT       2u
+#define READY_HANGUP    4u
+#define MS_ROUND_UP     (SHOAL_NS_PER_MS - 1)
 
 struct epoll_backend {
     int fd;
     bool no_pwait2; /* kernel before 5.11 */
     struct epoll_event events[EVENTS_MAX];
 };
+
+static void epoll_close(struct shoal_core *core)
+{
+    struct epoll_backend *backend = core->io.backend;
+    close(backend->fd);
+    shoal_mem_free(backend, sizeof(*backend));
+    core->io.backend = NULL;
+}
 
 static int epoll_open(struct shoal_core *core, char *error, size_t error_size)
 {
@@ -54,15 +63,13 @@ static int epoll_open(struct shoal_core *core, char *error, size_t error_size)
         return rc;
     }
     core->io.backend = backend;
+    /* A first chunk, so that whoever finds no buffer knows that some will come back. */
+    if (!shoal_bufpool_grow(&core->buffers)) {
+        snprintf(error, error_size, "no memory for receive buffers");
+        epoll_close(core);
+        return -ENOMEM;
+    }
     return 0;
-}
-
-static void epoll_close(struct shoal_core *core)
-{
-    struct epoll_backend *backend = core->io.backend;
-    close(backend->fd);
-    shoal_mem_free(backend, sizeof(*backend));
-    core->io.backend = NULL;
 }
 
 static int epoll_add(struct shoal_core *core, struct shoal_io_fd *fd)
@@ -131,6 +138,7 @@ static void try_recv(struct shoal_core *core, struct shoal_io_op *op)
             fd->ready &= (uint8_t)~READY_IN;
         else
             queue_go_on(core, op);
+        core->io.in_task = true;
         op->on->shot(op, (int)got, slice);
         return;
     }
@@ -246,7 +254,7 @@ static void start_connect(struct shoal_core *core, struct shoal_io_op *op)
         shoal_io_complete(core, op, rc == 0 ? 0 : -errno);
         return;
     }
-    op->fd->ready &= (uint8_t)~READY_OUT;
+    op->fd->ready = 0; /* what was reported of the socket before it was connecting is void */
     op->fd->out = op;
 }
 
@@ -408,4 +416,5 @@ const struct shoal_io_ops shoal_io_epoll = {
     .poll = epoll_poll,
     .pending = epoll_pending,
     .accept_flags = SOCK_NONBLOCK | SOCK_CLOEXEC,
+    .plain_send = true,
 };

@@ -5,7 +5,8 @@
  *    has been called. `done` is called exactly once a submit, from the loop, never inside submit
  *    or cancel. After it the struct may be submitted again or freed.
  * 2. A multishot operation (ACCEPT, RECV) also calls `shot` for each result before that. `shot`
- *    may run inside the loop's I/O phase: it stores and queues, and calls no user code.
+ *    may run inside the loop's I/O phase: it stores and queues, and calls no user code (unless
+ *    core->io.in_task says that it has a task of its own).
  * 3. Cancel asks; the operation still ends with its own `done`, as -ECANCELED or with what won.
  * 4. A socket's struct shoal_io_fd is registered before its first operation and forgotten before
  *    the descriptor is closed, when none of its operations is pending.
@@ -16,6 +17,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+
 #include <sys/socket.h>
 
 #include "shoal/runtime/bufpool_impl.h"
@@ -32,17 +34,17 @@ enum shoal_io_kind {
     SHOAL_IO_SEND,    /* one buffer; result: bytes taken, may be short */
     SHOAL_IO_SENDMSG, /* a struct msghdr; the same */
     SHOAL_IO_CONNECT,
-    SHOAL_IO_POLL,  /* one shot, level; any descriptor */
-    SHOAL_IO_READ,  /* files only from here on, and only where ops->files */
-    SHOAL_IO_OPEN,  /* openat2 */
+    SHOAL_IO_POLL, /* one shot, level; any descriptor */
+    SHOAL_IO_READ, /* files only from here on, and only where ops->files */
+    SHOAL_IO_OPEN, /* openat2 */
 };
 
 enum shoal_io_state {
     SHOAL_IO_IDLE,
-    SHOAL_IO_PENDING,  /* with the backend */
-    SHOAL_IO_QUEUED,   /* its task is queued, to go on or to complete */
-    SHOAL_IO_STARVED,  /* waits for a buffer of the pool */
-    SHOAL_IO_BACKLOG,  /* waits for a place in the submission queue */
+    SHOAL_IO_PENDING, /* with the backend */
+    SHOAL_IO_QUEUED,  /* its task is queued, to go on or to complete */
+    SHOAL_IO_STARVED, /* waits for a buffer of the pool */
+    SHOAL_IO_BACKLOG, /* waits for a place in the submission queue */
 };
 
 /* A descriptor as the backends see it. */
@@ -98,6 +100,7 @@ struct shoal_io_op {
     uint8_t kind;
     uint8_t state : 4;
     uint8_t cancelling : 1;
+    uint8_t cancel_waits : 1; /* io_uring: the request to cancel waits for a place itself */
 };
 
 struct shoal_io_ops {
@@ -116,12 +119,14 @@ struct shoal_io_ops {
     /* Whether poll() would find something without a system call that waits. Cheap. */
     bool (*pending)(struct shoal_core *core);
     int accept_flags; /* for accept4(2) */
+    bool plain_send;  /* a send(2) tried first costs less than an operation */
 };
 
 struct shoal_io {
     const struct shoal_io_ops *ops;
     void *backend;
     uint32_t in_flight;
+    bool in_task; /* `shot` is being called from a task of its own: it may go on at once */
 };
 
 extern const struct shoal_io_ops shoal_io_uring;

@@ -16,14 +16,16 @@
  * 3. A multishot that the kernel ends for reasons of its own (its fairness limit, an overflow, a
  *    kernel without multishot receive) is armed again here; the caller sees one operation.
  * 4. When the submission queue is full and the kernel does not take more, operations wait in
- *    `backlog`, in order.
+ *    `backlog`, in order, and requests to cancel in `cancels`, linked by the operation's task,
+ * which nobody else uses while the operation is with the kernel.
  *
  * Each set-up flag that the kernel refuses is left out and the next attempt made, newest first.
  */
 #include <errno.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <poll.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -44,6 +46,7 @@ struct uring_backend {
     struct io_uring ring;
     struct io_uring_buf_ring *buffers;
     struct shoal_task_queue backlog;
+    struct shoal_task_queue cancels;
     bool recv_multishot;
     bool wake_armed;
 };
@@ -67,8 +70,8 @@ static int setup_ring(struct io_uring *ring)
     int rc = -EINVAL;
     for (size_t i = 0; i < SHOAL_ARRAY_SIZE(attempts) && rc == -EINVAL; i++) {
         struct io_uring_params params = {
-            .flags = attempts[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP |
-                     IORING_SETUP_SUBMIT_ALL,
+            .flags =
+                attempts[i] | IORING_SETUP_CQSIZE | IORING_SETUP_CLAMP | IORING_SETUP_SUBMIT_ALL,
             .cq_entries = CQ_ENTRIES,
         };
         rc = io_uring_queue_init_params(SQ_ENTRIES, ring, &params);
@@ -86,8 +89,8 @@ static void give_to_kernel(struct shoal_bufpool *pool, struct shoal_buffer *buff
 
 static int setup_buffers(struct uring_backend *backend, struct shoal_bufpool *pool)
 {
-    void *memory = mmap(NULL, buffer_ring_bytes(), PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory =
+        mmap(NULL, buffer_ring_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
         return -errno;
     struct io_uring_buf_reg reg = {
@@ -139,6 +142,7 @@ static int uring_open(struct shoal_core *core, char *error, size_t error_size)
     }
     core->io.backend = backend;
     shoal_task_queue_init(&backend->backlog);
+    shoal_task_queue_init(&backend->cancels);
     rc = setup_buffers(backend, &core->buffers);
     if (rc < 0) {
         snprintf(error, error_size, "io_uring provided buffers: %s", strerror(-rc));
@@ -245,9 +249,40 @@ static void uring_submit(struct shoal_core *core, struct shoal_io_op *op)
     prepare(backend, sqe, op);
 }
 
+/* Asks the kernel to cancel `op`; where it takes nothing now, the request waits. */
+static void send_cancel(struct uring_backend *backend, struct shoal_io_op *op)
+{
+    struct io_uring_sqe *sqe = get_sqe(backend);
+    op->cancel_waits = sqe == NULL;
+    if (SHOAL_UNLIKELY(sqe == NULL)) {
+        shoal_task_queue_push(&backend->cancels, &op->task);
+        return;
+    }
+    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
+    io_uring_sqe_set_data64(sqe, TAG_IGNORE);
+}
+
+/* `op` is no longer with the kernel: its request to cancel has no object. */
+static void forget_cancel(struct uring_backend *backend, struct shoal_io_op *op)
+{
+    struct shoal_task_queue others;
+    shoal_task_queue_init(&others);
+    struct shoal_task *task;
+    while ((task = shoal_task_queue_take(&backend->cancels)) != NULL)
+        if (task != &op->task)
+            shoal_task_queue_push(&others, task);
+    shoal_task_queue_init(&backend->cancels);
+    while ((task = shoal_task_queue_take(&others)) != NULL)
+        shoal_task_queue_push(&backend->cancels, task);
+    op->cancel_waits = 0;
+}
+
 static void submit_backlog(struct shoal_core *core)
 {
     struct uring_backend *backend = core->io.backend;
+    while (backend->cancels.head != NULL && io_uring_sq_space_left(&backend->ring) > 0)
+        send_cancel(backend, SHOAL_CONTAINER_OF(shoal_task_queue_take(&backend->cancels),
+                                                struct shoal_io_op, task));
     while (backend->backlog.head != NULL && io_uring_sq_space_left(&backend->ring) > 0) {
         struct shoal_task *task = shoal_task_queue_take(&backend->backlog);
         struct shoal_io_op *op = SHOAL_CONTAINER_OF(task, struct shoal_io_op, task);
@@ -268,13 +303,7 @@ static void uring_cancel(struct shoal_core *core, struct shoal_io_op *op)
     }
     if (op->state != SHOAL_IO_PENDING)
         return; /* completed already, or in the backlog, which looks at `cancelling` */
-    struct io_uring_sqe *sqe = get_sqe(backend);
-    if (sqe == NULL) {
-        op->cancelling = 0; /* the kernel takes nothing now: whoever asked may ask again */
-        return;
-    }
-    io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
-    io_uring_sqe_set_data64(sqe, TAG_IGNORE);
+    send_cancel(backend, op);
 }
 
 /* ---- Completing ---- */
@@ -362,6 +391,8 @@ static void on_completion(struct shoal_core *core, const struct io_uring_cqe *cq
         return;
     }
     struct shoal_io_op *op = (struct shoal_io_op *)(uintptr_t)data;
+    if (SHOAL_UNLIKELY(op->cancel_waits) && (cqe->flags & IORING_CQE_F_MORE) == 0)
+        forget_cancel(backend, op);
     if (op->kind == SHOAL_IO_RECV)
         on_recv(core, op, cqe->res, cqe->flags);
     else if (op->kind == SHOAL_IO_ACCEPT)
@@ -384,14 +415,17 @@ static void reap(struct shoal_core *core)
     io_uring_cq_advance(&backend->ring, count);
 }
 
+/* Whether completions wait for an enter to become visible. */
+static bool kernel_has_more(const struct io_uring *ring)
+{
+    unsigned flags = __atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED);
+    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+}
+
 static bool uring_pending(struct shoal_core *core)
 {
     const struct uring_backend *backend = core->io.backend;
-    const struct io_uring *ring = &backend->ring;
-    if (io_uring_cq_ready(ring) > 0)
-        return true;
-    unsigned flags = __atomic_load_n(ring->sq.kflags, __ATOMIC_RELAXED);
-    return (flags & (IORING_SQ_TASKRUN | IORING_SQ_CQ_OVERFLOW)) != 0;
+    return io_uring_cq_ready(&backend->ring) > 0 || kernel_has_more(&backend->ring);
 }
 
 static int enter(struct uring_backend *backend, uint64_t wait_ns)
@@ -410,15 +444,15 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
     int rc = 0;
     if (SHOAL_UNLIKELY(!backend->wake_armed))
         arm_wake(core);
-    if (wait_ns > 0)
+    if (wait_ns > 0 && SHOAL_LIKELY(backend->wake_armed))
         rc = enter(backend, wait_ns);
-    else if (io_uring_sq_ready(&backend->ring) > 0 || uring_pending(core))
+    else if (io_uring_sq_ready(&backend->ring) > 0 || kernel_has_more(&backend->ring))
         rc = io_uring_submit_and_get_events(&backend->ring);
     SHOAL_CHECK(rc >= 0 || rc == -EAGAIN || rc == -EBUSY || rc == -EINTR || rc == -ETIME ||
                     rc == -ENOMEM,
                 "io_uring_enter: %s", strerror(-rc));
     reap(core);
-    if (SHOAL_UNLIKELY(backend->backlog.head != NULL))
+    if (SHOAL_UNLIKELY(backend->backlog.head != NULL || backend->cancels.head != NULL))
         submit_backlog(core);
 }
 

@@ -58,10 +58,16 @@ static int alignment_flag(size_t alignment)
     return alignment <= MIN_ALIGNMENT ? 0 : __builtin_ctzl(alignment);
 }
 
+/* jemalloc aligns its smallest size class to 8 bytes only. */
+static size_t jemalloc_bytes(size_t bytes)
+{
+    return bytes < MIN_ALIGNMENT ? MIN_ALIGNMENT : bytes;
+}
+
 static void *raw_alloc(size_t bytes, size_t alignment)
 {
     if (shoal_mem_uses_jemalloc())
-        return mallocx(bytes, alignment_flag(alignment));
+        return mallocx(jemalloc_bytes(bytes), alignment_flag(alignment));
     if (alignment <= MIN_ALIGNMENT)
         return malloc(bytes);
     void *ptr;
@@ -71,7 +77,7 @@ static void *raw_alloc(size_t bytes, size_t alignment)
 static void raw_free(void *ptr, size_t bytes, size_t alignment)
 {
     if (shoal_mem_uses_jemalloc())
-        sdallocx(ptr, bytes, alignment_flag(alignment));
+        sdallocx(ptr, jemalloc_bytes(bytes), alignment_flag(alignment));
     else
         free(ptr);
 }

@@ -10,7 +10,13 @@
 #include "shoal/runtime/compiler.h"
 
 #ifdef SHOAL_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
+/* A stack that begins anew: what its former frames have poisoned is forgotten. */
+static inline void shoal_asan_forget_stack(void *low, size_t bytes)
+{
+    ASAN_UNPOISON_MEMORY_REGION(low, bytes);
+}
 static inline void shoal_asan_start_switch(void **fake_stack, const void *low, size_t bytes)
 {
     __sanitizer_start_switch_fiber(fake_stack, low, bytes);
@@ -20,6 +26,11 @@ static inline void shoal_asan_finish_switch(void *fake_stack, const void **low, 
     __sanitizer_finish_switch_fiber(fake_stack, low, bytes);
 }
 #else
+static inline void shoal_asan_forget_stack(void *low, size_t bytes)
+{
+    (void)low;
+    (void)bytes;
+}
 static inline void shoal_asan_start_switch(void **fake_stack, const void *low, size_t bytes)
 {
     (void)fake_stack;
@@ -48,7 +59,8 @@ static inline void shoal_tsan_destroy(void *fiber)
 {
     __tsan_destroy_fiber(fiber);
 }
-static inline void shoal_tsan_switch(void *fiber)
+/* Inlined always: a function that were entered on one fiber must not be left on another. */
+static inline __attribute__((always_inline)) void shoal_tsan_switch(void *fiber)
 {
     __tsan_switch_to_fiber(fiber, 0);
 }

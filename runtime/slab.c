@@ -55,7 +55,8 @@ void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_
     slab->name = name;
     slab->object_bytes = object_bytes;
     slab->alignment = alignment;
-    slab->stride_bytes = HEADER_BYTES + ((object_bytes + alignment - 1) & ~(alignment - 1));
+    uint32_t step = alignment > HEADER_BYTES ? alignment : HEADER_BYTES; /* headers are aligned */
+    slab->stride_bytes = HEADER_BYTES + ((object_bytes + step - 1) & ~(step - 1));
     uint32_t least = (uint32_t)sizeof(struct shoal_slab_chunk) + OBJECTS_MIN * slab->stride_bytes;
     slab->chunk_bytes = least > CHUNK_BYTES ? least : CHUNK_BYTES;
 }
@@ -100,6 +101,19 @@ static void *item_pop(struct shoal_slab *slab)
 }
 #endif
 
+#ifdef SHOAL_SLAB_CHECKED
+/* Whatever wrote through a stale pointer while the object was free has left a trace in the poison.
+ */
+static void check_poison(const struct shoal_slab *slab, const void *object)
+{
+    const unsigned char *bytes = object;
+    for (uint32_t i = 0; i < slab->object_bytes; i++)
+        SHOAL_CHECK(bytes[i] == POISON_BYTE,
+                    "a %s (%p, byte %u) was written after it was given back", slab->name, object,
+                    i);
+}
+#endif
+
 static int add_chunk(struct shoal_slab *slab)
 {
     struct shoal_slab_chunk *chunk = shoal_mem_alloc_aligned(slab->chunk_bytes, SHOAL_CACHE_LINE);
@@ -134,6 +148,8 @@ void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
     header->core = shoal_context_core;
     header->place = place;
     UNPOISON(object, slab->object_bytes);
+    if (header->generation > 1)
+        check_poison(slab, object);
     memset(object, POISON_BYTE, slab->object_bytes);
 #else
     (void)place;

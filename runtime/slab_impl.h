@@ -5,7 +5,8 @@
  * 2. Chunks come from shoal_mem (so they count against --memory) and stay until the slab ends.
  * 3. Checked builds (SHOAL_DEBUG, ASan) put a header before each object with its state, a
  *    generation and the place that took it, and keep what was given back in a quarantine, poisoned,
- *    so that a stale pointer meets poison and not a neighbour. What is live at the end is named.
+ *    so that a stale pointer meets poison and not a neighbour; poison that was written to is found
+ *    at the next take. What is live at the end is named.
  *
  *   checked:   | chunk | header object | header object | ...     release: | chunk | object | ...
  */

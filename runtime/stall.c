@@ -3,6 +3,7 @@
  */
 #include <errno.h>
 #include <string.h>
+
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -94,7 +95,7 @@ void shoal_stall_install(void)
     struct sigaction action;
     memset(&action, 0, sizeof(action));
     action.sa_handler = on_tick;
-    action.sa_flags = SA_RESTART;
+    action.sa_flags = SA_RESTART | SA_ONSTACK; /* a fiber's stack may be too small for a report */
     sigemptyset(&action.sa_mask);
     sigaction(STALL_SIGNAL, &action, NULL);
 }

@@ -12,7 +12,8 @@ static uint64_t tick_of_deadline(uint64_t deadline_ns)
 {
     const uint64_t round_up = (UINT64_C(1) << SHOAL_TIMER_TICK_BITS) - 1;
     uint64_t tick = deadline_ns >> SHOAL_TIMER_TICK_BITS;
-    return tick + ((deadline_ns & round_up) != 0);
+    /* The last tick is not rounded up: the next one would lie beyond the highest level. */
+    return tick + ((deadline_ns & round_up) != 0 && tick < UINT64_MAX >> SHOAL_TIMER_TICK_BITS);
 }
 
 void shoal_timer_wheel_init(struct shoal_timer_wheel *wheel, uint64_t now_ns)
@@ -51,9 +52,9 @@ void shoal_timer_wheel_arm(struct shoal_timer_wheel *wheel, struct shoal_timer *
     timer->deadline_ns = deadline_ns;
     place(wheel, timer);
     wheel->armed++;
-    uint64_t tick = tick_of_deadline(deadline_ns);
-    if (tick < wheel->next_ns >> SHOAL_TIMER_TICK_BITS)
-        wheel->next_ns = tick << SHOAL_TIMER_TICK_BITS;
+    uint64_t at_ns = tick_of_deadline(deadline_ns) << SHOAL_TIMER_TICK_BITS;
+    if (at_ns < wheel->next_ns)
+        wheel->next_ns = at_ns;
 }
 
 void shoal_timer_wheel_cancel(struct shoal_timer_wheel *wheel, struct shoal_timer *timer)
@@ -129,8 +130,7 @@ unsigned shoal_timer_wheel_expire(struct shoal_timer_wheel *wheel, uint64_t now_
     if (shoal_list_linked(&wheel->due))
         wheel->next_ns = now_ns;
     else if (earliest_slot(wheel, &level, &tick))
-        wheel->next_ns = tick > UINT64_MAX >> SHOAL_TIMER_TICK_BITS ? SHOAL_NS_FOREVER
-                                                                    : tick << SHOAL_TIMER_TICK_BITS;
+        wheel->next_ns = tick << SHOAL_TIMER_TICK_BITS;
     else
         wheel->next_ns = SHOAL_NS_FOREVER;
     return fired;

@@ -7,12 +7,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
 #include <unistd.h>
 
 #include "shoal/runtime/backtrace_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/smp/launch_impl.h"
 
 struct shoal_launch *shoal_launch_current;
@@ -26,9 +28,8 @@ static struct shoal_core_config core_config(const struct shoal_launch *launch, u
         .memory_limit_bytes =
             config->memory_bytes != 0 ? config->memory_bytes / launch->fleet.cores : UINT64_MAX,
         .task_quota_ns = config->task_quota_us * SHOAL_NS_PER_US,
-        .idle_poll_ns = config->overprovisioned || overcommitted
-                            ? 0
-                            : config->idle_poll_us * SHOAL_NS_PER_US,
+        .idle_poll_ns =
+            config->overprovisioned || overcommitted ? 0 : config->idle_poll_us * SHOAL_NS_PER_US,
         .stall_notify_ns = config->stall_notify_ms * SHOAL_NS_PER_MS,
         .poll_mode = config->poll_mode,
         .io = launch->io,
@@ -227,6 +228,8 @@ int shoal_launch_run(struct shoal_launch *launch)
     member_main(launch, 0);
     for (unsigned i = 1; i < cores; i++)
         pthread_join(threads[i], NULL);
+    /* The main thread goes on after core 0 has ended: where it may run is the caller's again. */
+    (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &launch->placement.original);
     pthread_barrier_destroy(&launch->barrier);
     fleet_deinit(launch);
     free(args);
@@ -259,8 +262,8 @@ int shoal_main(int argc, char **argv, const struct shoal_program *program)
     if (parsed != SHOAL_OPTIONS_OK)
         return parsed == SHOAL_OPTIONS_EXIT ? 0 : fail_line(program, error);
     shoal_log_set_level((enum shoal_log_level)config->log_level);
-    bool pin = config->thread_affinity == 0 &&
-               (!config->overprovisioned || config->thread_affinity_given);
+    bool pin =
+        config->thread_affinity == 0 && (!config->overprovisioned || config->thread_affinity_given);
     struct shoal_placement_request request = {
         .smp = (unsigned)config->smp,
         .cpuset = config->cpuset,
@@ -294,6 +297,11 @@ int shoal_config_error(const char *fmt, ...)
     va_end(args);
     fail_line(shoal_launch_current->program, text);
     return SHOAL_EOPTION;
+}
+
+unsigned shoal_core_count(void)
+{
+    return shoal_launch_current->fleet.cores;
 }
 
 uint64_t shoal_config_shutdown_timeout_ns(void)

@@ -1,14 +1,14 @@
 /*
  * Mailboxes: sending requests, running them, answering. See mailbox_impl.h for the protocol.
  */
-#include "shoal/smp/mailbox_impl.h"
-
 #include <errno.h>
 #include <string.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/future_impl.h"
+
+#include "shoal/smp/mailbox_impl.h"
 
 #define SLOT_MASK       (SHOAL_RING_SLOTS - 1)
 #define REQUESTS_A_TASK 8
@@ -47,7 +47,7 @@ static struct shoal_outbox *outbox_new(struct shoal_mail *mail, unsigned to)
         outbox->free_ids[i] = (uint16_t)(SHOAL_RING_SLOTS - 1 - i);
     shoal_list_init(&outbox->credit_waiters);
     mail->outboxes[to] = outbox;
-    /* release: pairs with the acquire load in inbox_of(). */
+    /* release: pairs with the acquire load in channel_from(). */
     atomic_store_explicit(&mail->fleet->channels[mail->core->id * mail->fleet->cores + to], channel,
                           memory_order_release);
     return outbox;
@@ -84,6 +84,8 @@ static int wait_credit(struct shoal_mail *mail, struct shoal_outbox *outbox)
         return 0;
     if (fiber == NULL)
         return -ENOBUFS;
+    if (shoal_fiber_cancelled_now(fiber))
+        return -ECANCELED;
     struct credit_waiter waiter = {.fiber = fiber};
     shoal_list_push_back(&outbox->credit_waiters, &waiter.node);
     fiber->on_cancel = cancel_credit;
@@ -116,7 +118,7 @@ static void send_request(struct shoal_mail *mail, struct shoal_outbox *outbox, u
     atomic_store_explicit(&slot->sequence, index + 1, memory_order_release);
     announce(mail, to);
     mail->core->last_active_ns = mail->core->now_ns; /* an answer may come soon: worth a spin */
-    wake_credit_waiter(mail, outbox); /* each in the line wakes the next */
+    wake_credit_waiter(mail, outbox);                /* each in the line wakes the next */
 }
 
 static void take_answer(struct shoal_mail *mail, struct shoal_outbox *outbox,
@@ -169,7 +171,7 @@ static void answer(struct shoal_inbox *inbox, uint16_t id, int code, char *text_
 
 /* A request that outlives its slot. */
 struct long_call {
-    struct shoal_task task; /* own core only */
+    struct shoal_task task;    /* own core only */
     struct shoal_inbox *inbox; /* NULL: of this core, answered into `future` */
     struct shoal_future *future;
     uint16_t id;
@@ -272,16 +274,22 @@ static void run_requests(struct shoal_task *task)
     shoal_core_post(inbox->mail->core, &inbox->task);
 }
 
+static struct shoal_channel *channel_from(struct shoal_mail *mail, unsigned from)
+{
+    /* acquire: pairs with the release store in outbox_new(). */
+    return atomic_load_explicit(&mail->fleet->channels[from * mail->fleet->cores + mail->core->id],
+                                memory_order_acquire);
+}
+
+/* NULL: the other core has only answered so far, or there is no memory. */
 static struct shoal_inbox *inbox_of(struct shoal_mail *mail, unsigned from)
 {
     struct shoal_inbox *inbox = mail->inboxes[from];
     if (inbox != NULL)
         return inbox;
-    /* acquire: pairs with the release store in outbox_new(). */
-    struct shoal_channel *channel = atomic_load_explicit(
-        &mail->fleet->channels[from * mail->fleet->cores + mail->core->id], memory_order_acquire);
+    struct shoal_channel *channel = channel_from(mail, from);
     if (channel == NULL)
-        return NULL; /* the other core has only answered so far */
+        return NULL;
     inbox = shoal_mem_alloc_zeroed(sizeof(*inbox));
     if (inbox == NULL)
         return NULL;
@@ -293,7 +301,9 @@ static struct shoal_inbox *inbox_of(struct shoal_mail *mail, unsigned from)
     return inbox;
 }
 
-static void look_at_peer(struct shoal_mail *mail, unsigned peer)
+/* False when there is no memory to read the peer's requests by now: they are to be looked at again.
+ */
+static bool look_at_peer(struct shoal_mail *mail, unsigned peer)
 {
     if (mail->outboxes[peer] != NULL)
         take_answers(mail, mail->outboxes[peer]);
@@ -302,6 +312,7 @@ static void look_at_peer(struct shoal_mail *mail, unsigned peer)
         inbox->queued = true;
         shoal_core_post(mail->core, &inbox->task);
     }
+    return inbox != NULL || channel_from(mail, peer) == NULL;
 }
 
 static bool poll_mail(struct shoal_poller *poller)
@@ -316,7 +327,9 @@ static bool poll_mail(struct shoal_poller *poller)
         while (bits != 0) {
             unsigned bit = (unsigned)__builtin_ctzll(bits);
             bits &= bits - 1;
-            look_at_peer(mail, (unsigned)word * 64 + bit);
+            if (SHOAL_UNLIKELY(!look_at_peer(mail, (unsigned)word * 64 + bit)))
+                atomic_fetch_or_explicit(&mail->dirty[word], UINT64_C(1) << bit,
+                                         memory_order_relaxed);
             found = true;
         }
     }
@@ -367,14 +380,16 @@ static struct shoal_future *submit(unsigned to, enum shoal_request_kind kind,
         outbox = mail->outboxes[to] != NULL ? mail->outboxes[to] : outbox_new(mail, to);
         int rc = outbox != NULL ? wait_credit(mail, outbox) : 0;
         if (rc < 0)
-            return shoal_future_failed(rc, rc == -ENOBUFS ? "%u messages to core %u are in flight"
-                                                          : NULL,
-                                       SHOAL_RING_SLOTS, to);
+            return shoal_future_failed(
+                rc, rc == -ENOBUFS ? "%u messages to core %u are in flight" : NULL,
+                SHOAL_RING_SLOTS, to);
     }
     struct shoal_future *future = shoal_future_new();
     if (SHOAL_UNLIKELY((outbox == NULL && local_call == NULL) || future == mail->core->no_memory)) {
         if (local_call != NULL)
             shoal_slab_give(&mail->calls, local_call);
+        if (outbox != NULL)
+            wake_credit_waiter(mail, outbox); /* this one's turn is the next one's */
         if (future != mail->core->no_memory)
             shoal_future_fail(future, -ENOMEM, NULL);
         return future;
@@ -384,11 +399,6 @@ static struct shoal_future *submit(unsigned to, enum shoal_request_kind kind,
     else
         send_request(mail, outbox, to, kind, call, future);
     return future;
-}
-
-unsigned shoal_core_count(void)
-{
-    return shoal_mail_self()->fleet->cores;
 }
 
 struct shoal_future *shoal_submit_to(unsigned core, shoal_submit_fn *fn, void *arg)
@@ -430,8 +440,7 @@ int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct sho
     size_t table = fleet->cores * sizeof(void *);
     mail->outboxes = shoal_mem_alloc_zeroed(table);
     mail->inboxes = shoal_mem_alloc_zeroed(table);
-    mail->dirty =
-        shoal_mem_alloc_aligned(dirty_words(fleet) * SHOAL_CACHE_LINE, SHOAL_CACHE_LINE);
+    mail->dirty = shoal_mem_alloc_aligned(dirty_words(fleet) * SHOAL_CACHE_LINE, SHOAL_CACHE_LINE);
     if (mail->outboxes == NULL || mail->inboxes == NULL || mail->dirty == NULL)
         return -ENOMEM;
     memset((void *)mail->dirty, 0, dirty_words(fleet) * SHOAL_CACHE_LINE);

@@ -1,23 +1,26 @@
 /*
  * Signals, and the orderly stop: see app.h for its order.
  *
- * Fibers are cancelled and messages drained in rounds: a fiber that ends on one core may have
- * started work on another, so a round counts only when no core had anything left to do in it.
+ * Fibers are cancelled and messages drained in rounds over all cores, which never wait for one
+ * core alone: what it does may wait for another that has not been told to cancel yet.
  */
 #include <errno.h>
-#include <poll.h>
 #include <signal.h>
 #include <string.h>
+
+#include <poll.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/smp/launch_impl.h"
 
-#define QUIESCE_LOOK_NS   (SHOAL_NS_PER_MS)
-#define QUIESCE_GRACE_NS  (5 * SHOAL_NS_PER_S)
-#define EXIT_BY_SIGNAL    128
+#define QUIESCE_LOOK_NS     (SHOAL_NS_PER_MS)
+#define QUIESCE_ROUNDS_FAST 4
+#define QUIESCE_GRACE_NS    (5 * SHOAL_NS_PER_S)
+#define EXIT_BY_SIGNAL      128
 
 /* ---- Being asked to stop ---- */
 
@@ -78,6 +81,8 @@ int shoal_stop_wait(void)
     struct shoal_launch *launch = shoal_launch_current;
     struct shoal_core *core = shoal_core_self;
     SHOAL_CHECK(core->id == 0 && core->fiber != NULL, "a stop is waited for on a fiber of core 0");
+    if (shoal_fiber_cancelled_now(core->fiber))
+        return -ECANCELED;
     struct stop_waiter waiter = {.fiber = core->fiber};
     shoal_list_push_back(&launch->stop_waiters, &waiter.node);
     core->fiber->on_cancel = cancel_stop_wait;
@@ -132,49 +137,87 @@ static void cancel_others(struct shoal_core *core)
     }
 }
 
-static void give_up(const struct shoal_core *core)
-{
-    SHOAL_LIST_FOREACH (node, &core->fibers.live) {
-        const struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
-        if (fiber != core->fiber)
-            SHOAL_ERROR("fiber \"%s\" does not end although it was cancelled", fiber->name);
-    }
-    _exit(1);
-}
+/* What a core still has to do, and how much it has been asked to do so far. */
+struct tally {
+    uint64_t work;
+    uint64_t received;
+};
 
-/* Ends all other fibers of this core and waits for its messages; `out`: what there was to do. */
+/* Cancels all other fibers of this core; `out`: its tally. As a task, or on core 0's main fiber. */
 static int quiesce(void *arg, union shoal_value *out)
 {
     (void)arg;
     struct shoal_core *core = shoal_core_self;
-    struct shoal_mail *mail = shoal_mail_self();
-    uint64_t found = 0;
-    uint64_t give_up_ns = shoal_now_ns() + QUIESCE_GRACE_NS;
+    const struct shoal_mail *mail = shoal_mail_self();
     core->stopping = true;
-    while (core->fibers.live_count > 1 || mail->in_flight > 0) {
-        found++;
-        cancel_others(core);
-        (void)shoal_sleep_ns(found < 4 ? 0 : QUIESCE_LOOK_NS);
-        if (shoal_now_ns() > give_up_ns)
-            give_up(core);
-    }
-    out->u64 = found;
+    cancel_others(core);
+    out->slice.size = shoal_fibers_running(core) - (core->fiber != NULL) + mail->in_flight;
+    out->slice.tag = mail->received;
     return 0;
 }
 
-/* One round over all cores; whether any of them still had something to do. */
-static bool quiesce_round(const struct shoal_launch *launch)
+/* One round over all cores. */
+static struct tally quiesce_round(const struct shoal_launch *launch)
 {
-    bool busy = false;
-    for (unsigned i = launch->fleet.cores; i-- > 0;) {
-        union shoal_value found = {.u64 = 0};
-        if (i == 0)
-            (void)quiesce(NULL, &found);
-        else if (shoal_await(shoal_submit_fiber_to(i, quiesce, NULL), &found) != 0)
-            found.u64 = 1; /* no memory for the message: once more */
-        busy |= found.u64 != 0;
+    union shoal_value mine;
+    (void)quiesce(NULL, &mine);
+    struct tally sum = {mine.slice.size, mine.slice.tag};
+    for (unsigned i = 1; i < launch->fleet.cores; i++) {
+        union shoal_value found;
+        if (shoal_await(shoal_submit_to(i, quiesce, NULL), &found) != 0) {
+            sum.work++; /* no memory for the message: once more */
+            continue;
+        }
+        sum.work += found.slice.size;
+        sum.received += found.slice.tag;
     }
-    return busy;
+    return sum;
+}
+
+static int name_busy(void *arg, union shoal_value *out)
+{
+    (void)arg;
+    (void)out;
+    const struct shoal_core *core = shoal_core_self;
+    SHOAL_LIST_FOREACH (node, &core->fibers.live) {
+        const struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
+        if (fiber != core->fiber && fiber->state != SHOAL_FIBER_DONE)
+            SHOAL_ERROR("fiber \"%s\" does not end although it was cancelled", fiber->name);
+    }
+    if (shoal_mail_self()->in_flight > 0)
+        SHOAL_ERROR("%u messages have no answer", shoal_mail_self()->in_flight);
+    return 0;
+}
+
+static SHOAL_NORETURN void give_up(const struct shoal_launch *launch)
+{
+    union shoal_value unused;
+    (void)name_busy(NULL, &unused);
+    for (unsigned i = 1; i < launch->fleet.cores; i++)
+        (void)shoal_await(shoal_submit_to(i, name_busy, NULL), NULL);
+    _exit(1);
+}
+
+/*
+ * Returns once no core has anything to do. That no core had in one round proves little: they are
+ * asked one after the other, and what one had may have moved to another that was asked before. But
+ * when in two rounds in a row none had, and none was asked anything between but by these rounds,
+ * then nothing has moved.
+ */
+static void quiesce_all(const struct shoal_launch *launch)
+{
+    const uint64_t give_up_ns = shoal_now_ns() + QUIESCE_GRACE_NS;
+    const uint64_t own_messages = launch->fleet.cores - 1;
+    struct tally before = {.work = 1};
+    for (unsigned round = 0;; round++) {
+        struct tally now = quiesce_round(launch);
+        if (now.work == 0 && before.work == 0 && now.received == before.received + own_messages)
+            return;
+        before = now;
+        if (now.work > 0 && shoal_now_ns() > give_up_ns)
+            give_up(launch);
+        (void)shoal_sleep_ns(round < QUIESCE_ROUNDS_FAST ? 0 : QUIESCE_LOOK_NS);
+    }
 }
 
 void shoal_stop_all(struct shoal_launch *launch)
@@ -182,8 +225,7 @@ void shoal_stop_all(struct shoal_launch *launch)
     launch->stop_requested = true;
     shoal_fiber_shield();
     stop_services(launch);
-    while (quiesce_round(launch))
-        ;
+    quiesce_all(launch);
     shoal_fiber_unshield();
     shoal_mail_self()->closed = true;
     for (unsigned i = 1; i < launch->fleet.cores; i++)

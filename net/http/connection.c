@@ -248,7 +248,7 @@ static int next_head(struct shoal_http_connection *connection, struct shoal_http
     const struct shoal_http_limits *limits = &connection->shard->server->limits;
     if (in->bytes == 0)
         return 0;
-    if (SHOAL_UNLIKELY(shoal_bufpool_low(&shoal_core_self->buffers) && !is_gathered(in->head)) &&
+    if (SHOAL_UNLIKELY(shoal_bufpool_short(&shoal_core_self->buffers)) && !is_gathered(in->head) &&
         !gather(in))
         return -503;
     for (;;) {
@@ -284,22 +284,22 @@ static int connection_fiber(void *arg)
         shoal_http_connection_abort(connection);
         return 0;
     }
-    memset(request, 0, offsetof(struct shoal_http_request, params));
     request->connection = connection;
     request->head.fields = request->fields;
     while (!connection->close_after) {
+        shoal_http_request_clear(request);
         int rc = next_head(connection, request);
         if (rc == 0)
             break;
         if (SHOAL_UNLIKELY(rc < 0)) {
-            shoal_http_request_reset(request);
+            memset(&request->head, 0, sizeof(request->head)); /* undefined, says the parser */
             shoal_http_reply_error(request, (unsigned)-rc, NULL);
             connection->close_after = true;
             connection->linger = true;
             break;
         }
         shoal_http_exchange(connection, request);
-        shoal_http_request_reset(request);
+        shoal_http_request_release(request);
     }
     shoal_slab_give(&shard->request_slab, request);
     return 0;

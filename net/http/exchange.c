@@ -42,7 +42,13 @@ static void unref(struct shoal_block **place)
         block->release(block);
 }
 
-void shoal_http_request_reset(struct shoal_http_request *request)
+void shoal_http_request_clear(struct shoal_http_request *request)
+{
+    const size_t from = offsetof(struct shoal_http_request, head_block);
+    memset((char *)request + from, 0, offsetof(struct shoal_http_request, params) - from);
+}
+
+void shoal_http_request_release(struct shoal_http_request *request)
 {
     unref(&request->head_block);
     if (SHOAL_UNLIKELY(request->piece_block != NULL))
@@ -53,10 +59,6 @@ void shoal_http_request_reset(struct shoal_http_request *request)
         shoal_slice_free(request->decoded);
     if (SHOAL_UNLIKELY(request->extra != NULL))
         shoal_mem_free(request->extra, SHOAL_HTTP_EXTRA_BYTES_MAX);
-    struct shoal_http_connection *connection = request->connection;
-    memset(request, 0, offsetof(struct shoal_http_request, params));
-    request->connection = connection;
-    request->head.fields = request->fields;
 }
 
 /* Keeps the parameters of the route, decoded where they need it. 0, -EINVAL, -ENOMEM. */

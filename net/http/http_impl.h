@@ -86,24 +86,27 @@ enum shoal_http_reply_state {
 
 struct shoal_http_request {
     struct shoal_http_connection *connection;
-    struct shoal_http1_head head;
+    struct shoal_http1_head head; /* the parser's */
+    struct shoal_http1_chunked chunked;
+
+    /* From here to `params`: zeroed for each request. */
     struct shoal_block *head_block;  /* keeps the head's bytes */
     struct shoal_block *piece_block; /* keeps the last body piece */
     struct shoal_slice *whole_body;  /* of shoal_http_body_read_all */
     struct shoal_slice *decoded;     /* decoded parameters */
     char *extra;                     /* fields set by the handler */
+    uint64_t body_left;              /* Content-Length: bytes still to come */
+    uint64_t body_read;
+    uint64_t reply_left;
     uint32_t extra_len;
+    int32_t body_error;
     uint8_t reply_state;
+    uint8_t param_count;
     bool body_done;
     bool continue_sent;
     bool chunked_reply;
     bool body_forbidden; /* HEAD, 204, 304 */
-    uint8_t param_count;
-    int body_error;
-    uint64_t body_left; /* Content-Length: bytes still to come */
-    uint64_t body_read;
-    uint64_t reply_left;
-    struct shoal_http1_chunked chunked;
+
     struct {
         struct shoal_str name, value;
     } params[SHOAL_HTTP_PARAMS_MAX];
@@ -133,7 +136,8 @@ void shoal_http_connection_retire(struct shoal_http_connection *connection);
 /* exchange.c: one request and its answer, on the connection's fiber. */
 void shoal_http_exchange(struct shoal_http_connection *connection,
                          struct shoal_http_request *request);
-void shoal_http_request_reset(struct shoal_http_request *request);
+void shoal_http_request_clear(struct shoal_http_request *request); /* a fresh one */
+void shoal_http_request_release(struct shoal_http_request *request); /* what it holds */
 unsigned shoal_http_status_of_error(int code);
 
 /* request.c: reads on until the body's end, if that is near; whether it is reached. */

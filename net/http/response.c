@@ -164,21 +164,21 @@ static char *put_length(char *to, struct shoal_http_request *request, unsigned s
 }
 
 static int check_begin(const struct shoal_http_request *request, unsigned status,
-                       const char *type)
+                       struct shoal_str type)
 {
     if (request->reply_state != SHOAL_HTTP_NOT_BEGUN)
         return SHOAL_EHTTP_STATE;
     if (status < STATUS_MIN || status > STATUS_MAX)
         return -EINVAL;
-    if (type != NULL && (strlen(type) > TYPE_BYTES_MAX ||
-                         !shoal_http_field_value_valid(shoal_str_from(type))))
+    if (type.len > TYPE_BYTES_MAX || !shoal_http_field_value_valid(type))
         return SHOAL_EHTTP_FIELD;
     return request->connection->stream.out_error;
 }
 
-int shoal_http_begin(struct shoal_http_request *request, unsigned status, const char *type,
+int shoal_http_begin(struct shoal_http_request *request, unsigned status, const char *type_text,
                      uint64_t length)
 {
+    struct shoal_str type = shoal_str_make(type_text, type_text != NULL ? strlen(type_text) : 0);
     int rc = check_begin(request, status, type);
     if (SHOAL_UNLIKELY(rc < 0))
         return rc;
@@ -187,9 +187,9 @@ int shoal_http_begin(struct shoal_http_request *request, unsigned status, const 
     if (SHOAL_UNLIKELY(head == NULL))
         return -ENOMEM;
     char *to = put_status(head, request, status);
-    if (type != NULL) {
+    if (type.len > 0) {
         to = PUT_LITERAL(to, "Content-Type: ");
-        to = put(to, type, strlen(type));
+        to = put(to, type.ptr, type.len);
         to = PUT_LITERAL(to, "\r\n");
     }
     to = put_length(to, request, status, length);

@@ -81,10 +81,7 @@ def test_garbage_clean_close_or_status(httpd, seed):
         raw = garbage(rng)
         with httpd.conn() as conn:
             conn.send_lossy(raw)
-            try:
-                conn.finish()
-            except OSError:
-                pass
+            conn.finish()
             answer = conn.drain()
             assert answer == b"" or answer.startswith(b"HTTP/1.1 "), (raw, answer[:200])
             assert b"HTTP/1.1 500" not in answer, (raw, answer[:200])
@@ -109,7 +106,7 @@ def test_abuse_in_rounds_memory_flat(start, site):
     server = start("--root", site.root, "--header-timeout", "0.2", "--body-timeout", "0.2",
                    "--write-timeout", "0.2")
     rng = random.Random(11)
-    rounds = 4 if harness.sanitizer() else 10
+    rounds = 4 if harness.sanitizer() else 20
     sizes = []
     for _ in range(rounds):
         conns = []
@@ -132,7 +129,9 @@ def test_abuse_in_rounds_memory_flat(start, site):
         harness.wait_for(lambda: server.fd_count() <= server.baseline, "descriptors back")
         sizes.append(server.rss_bytes())
     if not harness.sanitizer():
-        assert sizes[-1] - sizes[2] < 1 << 20, f"resident memory after each round: {sizes}"
+        # The first rounds fill slabs and stack pools to their high-water marks. After that 1,600
+        # connections more, of all kinds, leave less than 330 bytes each behind.
+        assert sizes[-1] - sizes[9] < 512 << 10, f"resident memory after each round: {sizes}"
 
 
 # No descriptors

@@ -10,6 +10,7 @@ cannot tell a torn answer from a closed connection.
 """
 
 import email.utils
+import errno
 import re
 import select
 import socket
@@ -92,8 +93,9 @@ def close_all():
         conn.close()
 
 
-def check_headers(response):
-    """Every final response: one Date that is right, one Server, framing said exactly once."""
+def check_headers(response, version="1.1"):
+    """Every final response: one Date that is right, one Server, framing said exactly once; only to
+    HTTP/1.0 may the end of the connection be the framing."""
     dates = response.all("date")
     assert len(dates) == 1, f"{len(dates)} Date fields: {response!r}"
     assert DATE.match(dates[0]), f"not an IMF-fixdate: {dates[0]!r}"
@@ -102,6 +104,11 @@ def check_headers(response):
     assert len(response.all("server")) == 1, f"not one Server field: {response!r}"
     lengths = response.all("content-length")
     codings = response.all("transfer-encoding")
+    if version == "1.0":
+        assert codings == [], f"chunked to HTTP/1.0: {response!r}"
+    if not lengths and version == "1.0":
+        assert response.closes, f"no framing and no close: {response!r}"
+        return
     assert len(lengths) + len(codings) == 1, f"framing not said exactly once: {response!r}"
     if lengths:
         assert re.fullmatch(r"0|[1-9][0-9]*", lengths[0]), f"Content-Length {lengths[0]!r}"
@@ -148,8 +155,12 @@ class Conn:
         self.close()
 
     def finish(self):
-        """Half-closes: no more will be sent."""
-        self.sock.shutdown(socket.SHUT_WR)
+        """Half-closes: no more will be sent. The server may have closed already."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def send(self, data):
         self.sock.sendall(data)
@@ -230,8 +241,9 @@ class Conn:
             pass
         return b"".join(parts)
 
-    def read(self, method="GET"):
-        """The next final response, with the interim ones before it in `.interim`."""
+    def read(self, method="GET", version="1.1"):
+        """The next final response, with the interim ones before it in `.interim`. `method` and
+        `version` are those of the request."""
         interim = []
         while True:
             response = self._head()
@@ -239,12 +251,14 @@ class Conn:
                 break
             interim.append(response.status)
         response.interim = interim
-        check_headers(response)
+        check_headers(response, version)
         response.chunked = bool(response.all("transfer-encoding"))
         if method == "HEAD" or response.status in (204, 304):
             return response
         if response.chunked:
             response.body = self._chunks()
+        elif response.get("content-length") is None:
+            response.body = self.drain()
         else:
             response.body = self._exactly(int(response.get("content-length")))
         return response
@@ -252,7 +266,7 @@ class Conn:
     def ask(self, target, method="GET", **kw):
         """One request and its response."""
         self.send(request(target, method, **kw))
-        return self.read(method)
+        return self.read(method, kw.get("version", "1.1"))
 
     def ended(self):
         """Waits for the end of the stream; fails if another byte comes. Says "eof" or "reset"."""
