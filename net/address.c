@@ -10,7 +10,6 @@
 #include "shoal/net/address.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -27,7 +26,9 @@
 
 #define ALLOWED "allowed: an IPv4 or IPv6 address, unix:/path or unix:@name"
 
-static int fail(char *error, size_t error_size, const char *fmt, ...) SHOAL_PRINTF(3, 4);
+/* Returns -EINVAL with a text in `error`: one line, whatever it quotes. */
+#define FAIL(error, error_size, ...)                                                               \
+    ((void)snprintf((error), (error_size), __VA_ARGS__), make_error((error), (error_size)))
 
 static void make_printable(char *text)
 {
@@ -36,12 +37,8 @@ static void make_printable(char *text)
             *text = '?';
 }
 
-static int fail(char *error, size_t error_size, const char *fmt, ...)
+static int make_error(char *error, size_t error_size)
 {
-    va_list args;
-    va_start(args, fmt);
-    (void)vsnprintf(error, error_size, fmt, args);
-    va_end(args);
     if (error_size > 0)
         make_printable(error);
     return -EINVAL;
@@ -59,11 +56,11 @@ static int parse_unix(struct shoal_address *out, const char *host, char *error, 
     const char *path = host + strlen(UNIX_PREFIX);
     size_t len = strlen(path);
     if (path[0] != '/' && (path[0] != '@' || len == 1))
-        return fail(error, error_size,
+        return FAIL(error, error_size,
                     "\"%.100s\" is no Unix socket (allowed: unix:/path, absolute, or unix:@name)",
                     host);
     if (len > UNIX_PATH_MAX)
-        return fail(error, error_size,
+        return FAIL(error, error_size,
                     "\"%.60s...\" is a path of %zu bytes (allowed: up to %zu after \"unix:\")",
                     host, len, UNIX_PATH_MAX);
     memset(out, 0, sizeof(*out));
@@ -117,9 +114,9 @@ static int fail_ip6(const char *host, char *error, size_t error_size)
 {
     const char *scope = strchr(host, '%');
     if (scope != NULL)
-        return fail(error, error_size,
+        return FAIL(error, error_size,
                     "\"%.100s\" is no IPv6 address of an interface here (" ALLOWED ")", host);
-    return fail(error, error_size, "\"%.100s\" is no IPv6 address (" ALLOWED ")", host);
+    return FAIL(error, error_size, "\"%.100s\" is no IPv6 address (" ALLOWED ")", host);
 }
 
 int shoal_address_parse(struct shoal_address *out, const char *host, uint16_t port, char *error,
@@ -131,7 +128,7 @@ int shoal_address_parse(struct shoal_address *out, const char *host, uint16_t po
         return 0;
     if (looks_like_ip6(host))
         return fail_ip6(host, error, error_size);
-    return fail(error, error_size, "\"%.100s\" is no address (" ALLOWED ")", host);
+    return FAIL(error, error_size, "\"%.100s\" is no address (" ALLOWED ")", host);
 }
 
 int shoal_address_resolve(struct shoal_address *out, unsigned max, const char *host, uint16_t port,

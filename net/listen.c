@@ -22,6 +22,7 @@
 #define BACKLOG           4096 /* the kernel caps it at net.core.somaxconn */
 #define RETRY_NS          (50 * SHOAL_NS_PER_MS)
 #define WARNING_PERIOD_NS SHOAL_NS_PER_S
+#define CAREFUL_ROOM      256u /* so near the limit accepts are made one at a time */
 
 struct shoal_listening {
     struct shoal_address address;
@@ -29,6 +30,7 @@ struct shoal_listening {
     bool bound; /* the address is ours: a Unix socket's file is ours to remove */
     shoal_accepted_fn *accepted;
     shoal_connection_fn *serve; /* of streams */
+    uint32_t open_max;          /* a core */
     void *arg;
     int *fds;                          /* by core, until the core has taken its own */
     struct shoal_listener **listeners; /* by core; each belongs to its core */
@@ -41,6 +43,7 @@ static void arm(struct shoal_listener *listener)
     if (shoal_io_busy(&listener->accept) || listener->paused || listener->closing)
         return;
     shoal_timer_cancel(&listener->retry);
+    listener->accept.careful = listener->open_max - listener->open <= CAREFUL_ROOM;
     shoal_io_submit(shoal_core_self, &listener->accept);
 }
 
@@ -53,6 +56,15 @@ static void accept_shot(struct shoal_io_op *op, int fd, struct shoal_slice *slic
 {
     (void)slice;
     struct shoal_listener *listener = SHOAL_CONTAINER_OF(op, struct shoal_listener, accept);
+    if (listener->open >= listener->open_max) {
+        close(fd); /* came in one batch with those that filled the room */
+        return;
+    }
+    listener->open++;
+    uint32_t room = listener->open_max - listener->open;
+    listener->paused = room == 0;
+    if (room == 0 || (room <= CAREFUL_ROOM && !op->careful))
+        shoal_io_cancel(shoal_core_self, op); /* armed again, one at a time */
     listener->listening->accepted(listener, fd, listener->listening->arg);
 }
 
@@ -78,24 +90,13 @@ static void accept_done(struct shoal_io_op *op)
 
 static const struct shoal_io_handler accept_handler = {.done = accept_done, .shot = accept_shot};
 
-void shoal_listener_pause(struct shoal_listener *listener)
+void shoal_listener_closed(struct shoal_listener *listener)
 {
-    listener->paused = true;
-    shoal_io_cancel(shoal_core_self, &listener->accept);
-}
-
-void shoal_listener_resume(struct shoal_listener *listener)
-{
-    if (!listener->paused)
+    listener->open--;
+    if (SHOAL_LIKELY(!listener->paused && !shoal_timer_armed(&listener->retry)))
         return;
     listener->paused = false;
     arm(listener);
-}
-
-void shoal_listener_retry(struct shoal_listener *listener)
-{
-    if (SHOAL_UNLIKELY(shoal_timer_armed(&listener->retry)))
-        arm(listener);
 }
 
 static int start_here(void *arg, union shoal_value *out)
@@ -118,6 +119,7 @@ static int start_here(void *arg, union shoal_value *out)
     listener->accept.kind = SHOAL_IO_ACCEPT;
     listener->accept.on = &accept_handler;
     listener->accept.fd = &listener->fd;
+    listener->open_max = listening->open_max;
     shoal_timer_init(&listener->retry, retry_fire);
     arm(listener);
     return 0;
@@ -291,13 +293,15 @@ static struct shoal_listening *listening_new(const struct shoal_address *address
 }
 
 static int listen_with(struct shoal_listening **out, const struct shoal_address *address,
-                       shoal_accepted_fn *accepted, shoal_connection_fn *serve, void *arg)
+                       uint32_t open_max, shoal_accepted_fn *accepted, shoal_connection_fn *serve,
+                       void *arg)
 {
     struct shoal_listening *listening = listening_new(address);
     if (listening == NULL)
         return -ENOMEM;
     listening->accepted = accepted;
     listening->serve = serve;
+    listening->open_max = open_max;
     listening->arg = arg;
     int rc = open_sockets(listening);
     for (unsigned core = 0; core < listening->cores && rc == 0; core++)
@@ -311,9 +315,9 @@ static int listen_with(struct shoal_listening **out, const struct shoal_address 
 }
 
 int shoal_listen_raw(struct shoal_listening **out, const struct shoal_address *address,
-                     shoal_accepted_fn *accepted, void *arg)
+                     uint32_t open_max, shoal_accepted_fn *accepted, void *arg)
 {
-    return listen_with(out, address, accepted, NULL, arg);
+    return listen_with(out, address, open_max, accepted, NULL, arg);
 }
 
 const struct shoal_address *shoal_listening_address(const struct shoal_listening *listening)
@@ -375,5 +379,5 @@ static void accepted_stream(struct shoal_listener *listener, int fd, void *arg)
 int shoal_listen(struct shoal_listening **out, const struct shoal_address *address,
                  shoal_connection_fn *serve, void *arg)
 {
-    return listen_with(out, address, accepted_stream, serve, arg);
+    return listen_with(out, address, UINT32_MAX, accepted_stream, serve, arg);
 }

@@ -120,7 +120,7 @@ static void poll_messages(struct shoal_core *core)
     }
 }
 
-static void read_clock(struct shoal_core *core)
+void shoal_core_read_clock(struct shoal_core *core)
 {
     core->now_ns = core->clock->now_ns(core->clock);
 }
@@ -194,7 +194,7 @@ static void io_phase(struct shoal_core *core)
 
 static void turn(struct shoal_core *core)
 {
-    read_clock(core);
+    shoal_core_read_clock(core);
     core->counters.turns++;
     core->stall.progress++;
     shoal_timer_wheel_expire(&core->timers, core->now_ns);
@@ -244,7 +244,7 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     shoal_mem_init(&core->mem, config->memory_limit_bytes);
     shoal_task_queue_init(&core->ready);
     shoal_list_init(&core->pollers);
-    read_clock(core);
+    shoal_core_read_clock(core);
     shoal_timer_wheel_init(&core->timers, core->now_ns);
     shoal_bufpool_init(&core->buffers);
     shoal_slab_init(&core->slices, "slice", sizeof(struct shoal_slice), 16);

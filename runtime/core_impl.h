@@ -117,6 +117,9 @@ void shoal_core_quit(struct shoal_core *core);
 /* Tears the core down; reports what was never consumed. Returns the number of such objects. */
 unsigned shoal_core_deinit(struct shoal_core *core);
 
+/* For backends: looks at the clock again, after a wait and before what it brought is handled. */
+void shoal_core_read_clock(struct shoal_core *core);
+
 /* Wakes `core` if it sleeps. Any thread; the caller has published its work by an atomic RMW. */
 void shoal_core_wake(struct shoal_core *core);
 

@@ -214,7 +214,10 @@ static void prepare(const struct uring_backend *backend, struct io_uring_sqe *sq
             sqe->ioprio |= IORING_RECV_MULTISHOT;
         break;
     case SHOAL_IO_ACCEPT:
-        io_uring_prep_multishot_accept(sqe, op->fd->fd, NULL, NULL, SOCK_CLOEXEC);
+        if (op->careful)
+            io_uring_prep_accept(sqe, op->fd->fd, NULL, NULL, SOCK_CLOEXEC);
+        else
+            io_uring_prep_multishot_accept(sqe, op->fd->fd, NULL, NULL, SOCK_CLOEXEC);
         break;
     case SHOAL_IO_SEND:
         io_uring_prep_send(sqe, op->fd->fd, op->arg.send.data, op->arg.send.len, MSG_NOSIGNAL);
@@ -360,8 +363,10 @@ static void on_accept(struct shoal_core *core, struct shoal_io_op *op, int resul
     bool more = (flags & IORING_CQE_F_MORE) != 0;
     if (result >= 0) {
         if (!more)
-            arm_again(core, op);
+            op->state = SHOAL_IO_QUEUED; /* not with the kernel: a cancel in `shot` is only noted */
         op->on->shot(op, result, NULL);
+        if (!more)
+            arm_again(core, op);
     } else if (!more) {
         if (result == -ECONNABORTED || result == -EINTR || result == -EAGAIN)
             arm_again(core, op);
@@ -451,6 +456,8 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
     SHOAL_CHECK(rc >= 0 || rc == -EAGAIN || rc == -EBUSY || rc == -EINTR || rc == -ETIME ||
                     rc == -ENOMEM,
                 "io_uring_enter: %s", strerror(-rc));
+    if (wait_ns > 0)
+        shoal_core_read_clock(core);
     reap(core);
     if (SHOAL_UNLIKELY(backend->backlog.head != NULL || backend->cancels.head != NULL))
         submit_backlog(core);

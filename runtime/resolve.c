@@ -13,7 +13,6 @@
 #include "shoal/runtime/resolve.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -40,15 +39,13 @@ struct lookup {
     int gai_errno; /* with EAI_SYSTEM */
 };
 
-static int fail(int code, char *error, size_t error_size, const char *fmt, ...) SHOAL_PRINTF(4, 5);
+/* Returns `code` with a text in `error`: one line, whatever it quotes. */
+#define FAIL(code, error, error_size, ...)                                                         \
+    ((void)snprintf((error), (error_size), __VA_ARGS__),                                           \
+     make_one_line((code), (error), (error_size)))
 
-/* One line, whatever the text quotes. */
-static int fail(int code, char *error, size_t error_size, const char *fmt, ...)
+static int make_one_line(int code, char *error, size_t error_size)
 {
-    va_list args;
-    va_start(args, fmt);
-    (void)vsnprintf(error, error_size, fmt, args);
-    va_end(args);
     for (char *c = error; error_size > 0 && *c != '\0'; c++)
         if ((unsigned char)*c < ' ' || *c == 0x7f)
             *c = '?';
@@ -177,12 +174,12 @@ static int look_up_failed(const struct lookup *lookup, int rc, char *error, size
 {
     const char *text = shoal_error_text(rc);
     if (rc == SHOAL_ERESOLVE && lookup->gai == EAI_SERVICE)
-        return fail(rc, error, error_size, "cannot resolve \"%.100s\": unknown service \"%s\"",
+        return FAIL(rc, error, error_size, "cannot resolve \"%.100s\": unknown service \"%s\"",
                     lookup->host, lookup->service);
     if (rc == SHOAL_ERESOLVE)
         text = lookup->gai == EAI_SYSTEM ? shoal_error_text(lookup->gai_errno)
                                          : gai_strerror(lookup->gai);
-    return fail(rc, error, error_size, "cannot resolve \"%.100s\": %s", lookup->host, text);
+    return FAIL(rc, error, error_size, "cannot resolve \"%.100s\": %s", lookup->host, text);
 }
 
 int shoal_resolve(const char *host, const char *service, struct shoal_resolved *out, char *error,
@@ -192,7 +189,7 @@ int shoal_resolve(const char *host, const char *service, struct shoal_resolved *
     SHOAL_CHECK(core != NULL && core->fiber != NULL, "a name is resolved outside a fiber");
     out->count = 0;
     if (shoal_fiber_cancelled_now(core->fiber))
-        return fail(-ECANCELED, error, error_size, "cannot resolve \"%.100s\": %s", host,
+        return FAIL(-ECANCELED, error, error_size, "cannot resolve \"%.100s\": %s", host,
                     shoal_error_text(-ECANCELED));
     if (service == NULL)
         service = "";
@@ -200,7 +197,7 @@ int shoal_resolve(const char *host, const char *service, struct shoal_resolved *
     bool port_known = *service == '\0' || parse_decimal(service, UINT16_MAX, &port);
     bool digits = *service != '\0' && strspn(service, DIGITS) == strlen(service);
     if ((digits && !port_known) || strlen(service) > SERVICE_MAX)
-        return fail(SHOAL_ERESOLVE, error, error_size,
+        return FAIL(SHOAL_ERESOLVE, error, error_size,
                     "cannot resolve \"%.100s\": \"%.70s\" is no port (allowed: 0 to 65535 or the "
                     "name of a service)",
                     host, service);
@@ -211,7 +208,7 @@ int shoal_resolve(const char *host, const char *service, struct shoal_resolved *
     }
     const char *wrong = literal ? NULL : wrong_with(host);
     if (wrong != NULL)
-        return fail(SHOAL_ERESOLVE, error, error_size,
+        return FAIL(SHOAL_ERESOLVE, error, error_size,
                     "cannot resolve \"%.100s\": %s (allowed: an IPv4 or IPv6 address, or a name)",
                     host, wrong);
     struct lookup lookup = {.out = out};

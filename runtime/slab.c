@@ -21,6 +21,8 @@
 #endif
 
 #define CHUNK_BYTES    16384u
+/* Below a page, jemalloc would move each chunk by a random offset into a page of its own: 25 %. */
+#define CHUNK_ALIGNMENT 4096u
 #define OBJECTS_MIN    8u
 #define QUARANTINE_MAX 64u
 #define REPORTED_MAX   8u
@@ -116,7 +118,7 @@ static void check_poison(const struct shoal_slab *slab, const void *object)
 
 static int add_chunk(struct shoal_slab *slab)
 {
-    struct shoal_slab_chunk *chunk = shoal_mem_alloc_aligned(slab->chunk_bytes, SHOAL_CACHE_LINE);
+    struct shoal_slab_chunk *chunk = shoal_mem_alloc_aligned(slab->chunk_bytes, CHUNK_ALIGNMENT);
     if (chunk == NULL)
         return -1;
     chunk->next = slab->chunks;
@@ -224,7 +226,7 @@ uint32_t shoal_slab_deinit(struct shoal_slab *slab)
         struct shoal_slab_chunk *chunk = slab->chunks;
         slab->chunks = chunk->next;
         UNPOISON(chunk, slab->chunk_bytes);
-        shoal_mem_free_aligned(chunk, slab->chunk_bytes, SHOAL_CACHE_LINE);
+        shoal_mem_free_aligned(chunk, slab->chunk_bytes, CHUNK_ALIGNMENT);
     }
     slab->free = NULL;
     slab->live = 0;

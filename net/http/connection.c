@@ -165,10 +165,8 @@ static void on_closed(struct shoal_stream *stream)
     shoal_list_remove(&connection->node);
     shoal_slab_give(&shard->connection_slab, connection);
     shard->stats.connections--;
-    if (shard->listener != NULL) {
-        shoal_listener_resume(shard->listener);
-        shoal_listener_retry(shard->listener);
-    }
+    if (shard->listener != NULL)
+        shoal_listener_closed(shard->listener);
 }
 
 /* No fiber runs any more: decides how the connection goes on. */
@@ -359,15 +357,20 @@ static const struct shoal_stream_events connection_events = {
 void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
 {
     struct shoal_http_shard *shard = shoal_http_shard_self(server);
+    if (!shard->stopping)
+        shard->listener = listener;
     struct shoal_http_connection *connection = shoal_slab_take(&shard->connection_slab);
-    if (connection == NULL) {
-        close(fd);
-        return;
+    int rc = -ENOMEM;
+    if (connection != NULL) {
+        memset(connection, 0, sizeof(*connection));
+        rc = shoal_stream_init(&connection->stream, fd, &connection_events);
+        if (rc < 0)
+            shoal_slab_give(&shard->connection_slab, connection);
     }
-    memset(connection, 0, sizeof(*connection));
-    if (shoal_stream_init(&connection->stream, fd, &connection_events) < 0) {
-        shoal_slab_give(&shard->connection_slab, connection);
+    if (rc < 0) {
         close(fd);
+        if (shard->listener != NULL)
+            shoal_listener_closed(shard->listener);
         return;
     }
     connection->shard = shard;
@@ -378,15 +381,14 @@ void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
         shoal_deadline_ns(shoal_core_self->now_ns, shard->server->options.header_timeout_ns));
     shard->stats.accepted++;
     shard->stats.connections++;
-    shard->listener = shard->stopping ? NULL : listener;
-    if (shard->stats.connections >= shard->connections_max && !shard->stopping)
-        shoal_listener_pause(listener);
 }
 
-void shoal_http_connection_retire(struct shoal_http_connection *connection)
+void shoal_http_connection_retire(struct shoal_http_connection *connection, bool fresh_too)
 {
     char byte;
-    if (connection->fiber != NULL || connection->phase != SHOAL_HTTP_IDLE)
+    bool fresh = connection->phase == SHOAL_HTTP_IN_HEAD && connection->stream.in.bytes == 0;
+    if (connection->fiber != NULL ||
+        (connection->phase != SHOAL_HTTP_IDLE && !(fresh && fresh_too)))
         return;
     if (recv(connection->stream.fd.fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
         return; /* a request is under way: it is answered, and then the connection closes */

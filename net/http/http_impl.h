@@ -52,9 +52,8 @@ struct shoal_http_shard {
     struct shoal_list connections;
     struct shoal_slab connection_slab;
     struct shoal_slab request_slab;
-    struct shoal_listener *listener; /* paused at the limit of connections */
+    struct shoal_listener *listener; /* told of closed connections; NULL once stopping */
     struct shoal_http_stats stats;
-    uint32_t connections_max;
     bool stopping;
     uint64_t date_valid_until_ns;
     uint32_t common_len; /* of `common` */
@@ -130,8 +129,11 @@ void shoal_http_connection_phase(struct shoal_http_connection *connection,
                                  enum shoal_http_phase phase, uint64_t deadline_ns);
 /* Output waits: its progress is watched from now. */
 void shoal_http_connection_watch_output(struct shoal_http_connection *connection);
-/* On stop: closes a connection that is between two requests, with nothing in the socket. */
-void shoal_http_connection_retire(struct shoal_http_connection *connection);
+/*
+ * On stop: closes a connection that is between two requests, with nothing in the socket; one that
+ * has not sent anything since its accept only if `fresh_too`.
+ */
+void shoal_http_connection_retire(struct shoal_http_connection *connection, bool fresh_too);
 
 /* exchange.c: one request and its answer, on the connection's fiber. */
 void shoal_http_exchange(struct shoal_http_connection *connection,

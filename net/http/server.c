@@ -15,6 +15,8 @@
 #include "shoal/net/http/http_impl.h"
 
 #define STOP_LOOK_NS  (2 * SHOAL_NS_PER_MS)
+/* At stop, for a client that was accepted and has not sent anything yet. */
+#define FRESH_GRACE_NS SHOAL_NS_PER_S
 #define TIMEOUT_MIN   (SHOAL_NS_PER_MS)
 #define TIMEOUT_MAX   (86400 * SHOAL_NS_PER_S)
 #define BODY_MAX      (UINT64_C(1) << 40)
@@ -123,7 +125,6 @@ static int shard_start(void *arg, union shoal_value *out)
     if (shard == NULL)
         return -ENOMEM;
     shard->server = server;
-    shard->connections_max = server->connections_max;
     shoal_list_init(&shard->connections);
     shoal_slab_init(&shard->connection_slab, "http connection",
                     sizeof(struct shoal_http_connection), 16);
@@ -193,7 +194,8 @@ int shoal_http_start(struct shoal_http_server *server)
     for (unsigned core = 0; core < server->cores && rc == 0; core++)
         rc = shoal_await(shoal_submit_to(core, shard_start, server), NULL);
     if (rc == 0)
-        rc = shoal_listen_raw(&server->listening, &address, shoal_http_accepted, server);
+        rc = shoal_listen_raw(&server->listening, &address, server->connections_max,
+                              shoal_http_accepted, server);
     if (rc < 0) {
         shoal_http_stop(server, 0);
         return rc == -ENOMEM ? rc : start_error(server, rc, "");
@@ -225,16 +227,18 @@ static int shard_begin_stop(void *arg, union shoal_value *out)
 {
     (void)out;
     struct shoal_http_shard *shard = shoal_http_shard_self(arg);
-    if (shard != NULL)
+    if (shard != NULL) {
         shard->stopping = true;
+        shard->listener = NULL; /* it ends before the connections do */
+    }
     return 0;
 }
 
-static void retire_idle(struct shoal_http_shard *shard)
+static void retire_idle(struct shoal_http_shard *shard, bool fresh_too)
 {
     SHOAL_LIST_FOREACH_SAFE (node, &shard->connections)
         shoal_http_connection_retire(
-            SHOAL_CONTAINER_OF(node, struct shoal_http_connection, node));
+            SHOAL_CONTAINER_OF(node, struct shoal_http_connection, node), fresh_too);
 }
 
 static void cut_off(struct shoal_http_shard *shard)
@@ -263,14 +267,14 @@ static int shard_stop(void *arg, union shoal_value *out)
     if (shard == NULL)
         return 0;
     shoal_fiber_shield();
-    shard->listener = NULL;
+    uint64_t fresh_until_ns = shoal_now_ns() + FRESH_GRACE_NS;
     /* A full turn first: requests that have arrived show as such, and not as idle connections. */
     (void)shoal_sleep_ns(STOP_LOOK_NS);
     while (shoal_list_linked(&shard->connections)) {
         if (shoal_now_ns() >= order->deadline_ns)
             cut_off(shard);
         else
-            retire_idle(shard);
+            retire_idle(shard, shoal_now_ns() >= fresh_until_ns);
         (void)shoal_sleep_ns(STOP_LOOK_NS);
     }
     shoal_fiber_unshield();

@@ -319,6 +319,22 @@ class Server:
             self.kill()
 
 
+def check_memory_settles(server, one_round, rounds=15, slack=256 << 10):
+    """Repeats `one_round` until its memory stays put over a series of rounds. Slabs and pools that
+    only now reach their high-water marks may make it grow in some series; a leak grows in all."""
+    if sanitizer():
+        one_round()
+        return
+    sizes = [server.rss_bytes()]
+    for _ in range(8):
+        for _ in range(rounds):
+            one_round()
+        sizes.append(server.rss_bytes())
+        if sizes[-1] - sizes[-2] < slack:
+            return
+    raise AssertionError(f"resident memory grows with each {rounds} rounds: {sizes}")
+
+
 def connect_refused(address):
     """Whether nothing listens there."""
     try:

@@ -1,5 +1,6 @@
 """SIGTERM: whoever was accepted gets an answer, nobody gets half of one, and the exit code is 0."""
 
+import random
 import signal
 import threading
 import time
@@ -8,6 +9,7 @@ import pytest
 
 import harness
 import wire
+from abuse import RESET_STAGES
 
 ANSWERED, CLOSED, TORN = "answered", "closed", "torn"
 
@@ -172,6 +174,63 @@ def test_sigterm_longer_than_shutdown_timeout_cut_exit_0(start):
     server.stop(send=False)
     for conn in conns:
         assert not conn.drain().startswith(b"HTTP/1.1 200")
+
+
+def test_sigterm_client_that_never_reads_cut_exit_0(start, site):
+    server = start("--root", site.root, "--shutdown-timeout", "0.3", "--write-timeout", "600")
+    with server.conn(receive_buffer=4096) as conn:
+        conn.send(wire.request("/files/big.bin"))
+        while len(conn.pending) < 1000:
+            assert conn._more()
+        server.signal(signal.SIGTERM)
+        server.stop(send=False)
+        assert len(conn.drain()) < len(site.files["big.bin"])
+
+
+def test_sigterm_shutdown_timeout_0_exit_0(start):
+    server = start("--shutdown-timeout", "0")
+    conns = [server.conn() for _ in range(20)]
+    for index, conn in enumerate(conns):
+        conn.send(wire.request("/sleep?ms=60000") if index % 2 else b"GET / HT")
+    server.get("/plaintext")
+    server.signal(signal.SIGTERM)
+    server.stop(send=False)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_sigterm_amid_abuse_exit_0(start, site, seed):
+    """Clients come, misbehave and leave at every moment of the stop."""
+    server = start("--root", site.root, "--shutdown-timeout", "1", "--header-timeout", "0.3")
+    rng = random.Random(seed)
+    over = threading.Event()
+
+    def abuse(rng):
+        conns = []
+        while not over.is_set():
+            try:
+                conn = server.conn(patience=1)
+                conns.append(conn)
+                conn.send_lossy(rng.choice(list(RESET_STAGES.values())))
+            except OSError:
+                time.sleep(0.001)
+            if len(conns) > 20 or (conns and over.is_set()):
+                conn = conns.pop(rng.randrange(len(conns)))
+                conn.reset() if rng.random() < 0.5 else conn.close()
+        for conn in conns:
+            conn.close()
+
+    threads = [threading.Thread(target=abuse, args=(random.Random(rng.random()),), daemon=True)
+               for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.2)
+    server.signal(signal.SIGTERM)
+    try:
+        server.stop(send=False)
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(30)
 
 
 @pytest.mark.parametrize("number,codes", [

@@ -69,17 +69,28 @@ static inline void tell_nothing_is_cached(void)
     told.preadv2_errno = EAGAIN;
 }
 
+static long (*next_syscall)(long, ...);
+static ssize_t (*next_preadv2)(int, const struct iovec *, int, off_t, int);
+
+/* Before there are threads. */
+__attribute__((constructor)) static void find_next(void)
+{
+    *(void **)&next_syscall = dlsym(RTLD_NEXT, "syscall");
+    *(void **)&next_preadv2 = dlsym(RTLD_NEXT, "preadv2");
+}
+
 long syscall(long number, ...)
 {
-    static long (*next)(long, ...);
-    if (next == NULL)
-        *(void **)&next = dlsym(RTLD_NEXT, "syscall");
+    if (next_syscall == NULL)
+        find_next();
     long a[6];
     va_list args;
     va_start(args, number);
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(args, long);
     va_end(args);
+    if (number == SYS_close && (int)a[0] == told.closed_fd)
+        told.closed_by = gettid();
     if (number == SYS_openat2) {
         const struct open_how *how = (const struct open_how *)a[2];
         bool cached = (how->resolve & RESOLVE_CACHED) != 0;
@@ -95,14 +106,13 @@ long syscall(long number, ...)
             return -1;
         }
     }
-    return next(number, a[0], a[1], a[2], a[3], a[4], a[5]);
+    return next_syscall(number, a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
 ssize_t preadv2(int fd, const struct iovec *vec, int count, off_t offset, int flags)
 {
-    static ssize_t (*next)(int, const struct iovec *, int, off_t, int);
-    if (next == NULL)
-        *(void **)&next = dlsym(RTLD_NEXT, "preadv2");
+    if (next_preadv2 == NULL)
+        find_next();
     told.preadv2_calls++;
     if (told.preadv2_errno == -1)
         return 0;
@@ -110,7 +120,7 @@ ssize_t preadv2(int fd, const struct iovec *vec, int count, off_t offset, int fl
         errno = told.preadv2_errno;
         return -1;
     }
-    return next(fd, vec, count, offset, flags);
+    return next_preadv2(fd, vec, count, offset, flags);
 }
 
 ssize_t pread(int fd, void *buf, size_t len, off_t offset)
@@ -121,13 +131,6 @@ ssize_t pread(int fd, void *buf, size_t len, off_t offset)
     }
     struct iovec vec = {.iov_base = buf, .iov_len = len};
     return preadv(fd, &vec, 1, offset);
-}
-
-int close(int fd)
-{
-    if (fd == told.closed_fd)
-        told.closed_by = gettid();
-    return (int)syscall(SYS_close, fd);
 }
 
 /* ---- The files ---- */

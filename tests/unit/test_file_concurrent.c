@@ -380,7 +380,10 @@ static int close_task_fiber(void *arg)
 {
     (void)arg;
     struct closer closer = {.task = {.run = close_in_task}};
-    HOLD(open_in(&closer.file, "hello.txt") == 0);
+    int fd = openat(root_fd, "made.txt", O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+    close(fd);
+    HOLD(open_in(&closer.file, "made.txt") == 0);
+    HOLD(unlinkat(root_fd, "made.txt", 0) == 0);
     shoal_task_post(&closer.task);
     while (closer.file.fd >= 0)
         HOLD(shoal_yield() == 0);
