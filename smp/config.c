@@ -106,9 +106,11 @@ static int check_descriptors(struct shoal_config *config, unsigned cores, char *
 int shoal_config_check(struct shoal_config *config, unsigned cores, char *error, size_t error_size)
 {
     if (config->memory_bytes != 0 && config->memory_bytes / cores < MEMORY_MIN_PER_CORE) {
+        bool whole_mib = (config->memory_bytes & ((1u << 20) - 1)) == 0;
         snprintf(error, error_size,
-                 "--memory: \"%llu\" is too small for %u cores (allowed: at least %lluM)",
-                 (unsigned long long)config->memory_bytes, cores,
+                 "--memory: \"%llu%s\" is too small for %u cores (allowed: at least %lluM)",
+                 (unsigned long long)(whole_mib ? config->memory_bytes >> 20 : config->memory_bytes),
+                 whole_mib ? "M" : "", cores,
                  (unsigned long long)(MEMORY_MIN_PER_CORE * cores >> 20));
         return SHOAL_EOPTION;
     }

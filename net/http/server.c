@@ -159,8 +159,9 @@ static int start_error(const struct shoal_http_server *server, int rc, const cha
     case -EADDRNOTAVAIL:
         return shoal_config_error("--host: \"%s\" is no address of this machine", host);
     default:
-        return shoal_config_error("--host: \"%s\": %s", host,
-                                  detail[0] != '\0' ? detail : shoal_error_text(rc));
+        if (detail[0] != '\0') /* it names the host itself */
+            return shoal_config_error("--host: %s", detail);
+        return shoal_config_error("--host: \"%s\": %s", host, shoal_error_text(rc));
     }
 }
 

@@ -15,6 +15,7 @@ import harness
 import wire
 from abuse import RESET_STAGES, garbage
 
+
 @pytest.mark.parametrize("stage", RESET_STAGES)
 @pytest.mark.parametrize("how", ["reset", "close"])
 def test_client_leaves_at_any_stage_nothing_lost(httpd, stage, how):
@@ -110,7 +111,7 @@ def crowd(server, count):
 def test_out_of_address_space_some_refused_server_lives(start, site):
     """mmap fails: whoever cannot be served is turned away, and nothing else happens."""
     if harness.sanitizer():
-        pytest.skip("missing feature: a limited address space under sanitizers")
+        harness.missing("a limited address space under sanitizers")
     server = start("--root", site.root)
     with open(f"/proc/{server.pid}/statm", encoding="ascii") as statm:
         size = int(statm.read().split()[0]) * os.sysconf("SC_PAGESIZE") + (8 << 20)
