@@ -396,10 +396,6 @@ void shoal_stream_end(struct shoal_stream *stream)
         stream->closing = true;
         shoal_io_cancel(core, &stream->recv);
         shoal_io_cancel(core, &stream->send);
-        /* Where the backend could not even queue a cancel, this ends both. */
-        if ((shoal_io_busy(&stream->recv) && !stream->recv.cancelling) ||
-            (shoal_io_busy(&stream->send) && !stream->send.cancelling))
-            (void)shutdown(stream->fd.fd, SHUT_RDWR);
     }
     /* Each that is still to come calls here again. */
     if (stream->input_queued || shoal_io_busy(&stream->recv) || shoal_io_busy(&stream->send))

@@ -6,9 +6,10 @@
  *          poll (messages, and what foreign threads have posted)
  *          I/O: submit, reap; with nothing at all to do: sleep here
  *
- * While tasks run, messages and completions that are visible already are looked at every
- * TASKS_A_LOOK tasks, so that a busy core answers within a few tasks and not only at the quota's
- * end; timers, and an I/O poll that costs a system call, wait for the turn's end.
+ * While tasks run, messages are looked at every TASKS_A_LOOK tasks, so that a busy core answers
+ * within a few tasks and not only at the quota's end; timers and I/O, which may cost a system call,
+ * at the first of those looks that comes IO_LOOK_NS after the last. (A look at I/O with each look at
+ * messages made an io_uring server enter the kernel once for four requests in place of seventeen.)
  *
  * Sleep: announce (an atomic exchange of `asleep`), look once more at everything that other threads
  * write, and only then block. Whoever publishes work does so by an atomic read-modify-write and
@@ -27,6 +28,7 @@
 #include "shoal/runtime/log.h"
 
 #define TASKS_A_LOOK 4
+#define IO_LOOK_NS   (100 * SHOAL_NS_PER_US)
 
 _Thread_local struct shoal_core *shoal_core_self;
 
@@ -125,10 +127,11 @@ void shoal_core_read_clock(struct shoal_core *core)
     core->now_ns = core->clock->now_ns(core->clock);
 }
 
-/* The look that is cheap enough to take between tasks. */
-static void look_around(struct shoal_core *core)
+/* Between tasks, once they have run for a while: what has come due, and I/O that is ready. */
+static void look_at_io(struct shoal_core *core)
 {
-    poll_messages(core);
+    shoal_core_read_clock(core);
+    shoal_timer_wheel_expire(&core->timers, core->now_ns);
     if (core->io.ops->pending(core))
         core->io.ops->poll(core, 0);
 }
@@ -137,16 +140,22 @@ static void run_tasks(struct shoal_core *core)
 {
     uint64_t start = shoal_cycles();
     core->preempt_cycles = start + core->quota_cycles;
+    uint64_t io_look_cycles = start + core->io_look_cycles;
     unsigned until_look = TASKS_A_LOOK;
     struct shoal_task *task;
     while ((task = shoal_task_queue_take(&core->ready)) != NULL) {
         core->stall.progress++;
         task->run(task);
-        if (--until_look == 0) {
-            until_look = TASKS_A_LOOK;
-            look_around(core);
-            if (shoal_cycles() >= core->preempt_cycles)
-                break;
+        if (--until_look > 0)
+            continue;
+        until_look = TASKS_A_LOOK;
+        poll_messages(core);
+        uint64_t now = shoal_cycles();
+        if (now >= core->preempt_cycles)
+            break;
+        if (now >= io_look_cycles) {
+            look_at_io(core);
+            io_look_cycles = now + core->io_look_cycles;
         }
     }
 }
@@ -238,7 +247,9 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     core->id = config->id;
     core->clock = config->clock != NULL ? config->clock : &shoal_clock_system;
     core->io.ops = config->io;
-    core->quota_cycles = config->task_quota_ns * shoal_clock_cycles_per_ms() / SHOAL_NS_PER_MS;
+    uint64_t cycles_per_ms = shoal_clock_cycles_per_ms();
+    core->quota_cycles = config->task_quota_ns * cycles_per_ms / SHOAL_NS_PER_MS;
+    core->io_look_cycles = IO_LOOK_NS * cycles_per_ms / SHOAL_NS_PER_MS;
     shoal_core_self = core;
     shoal_context_core = (int)config->id;
     shoal_mem_init(&core->mem, config->memory_limit_bytes);

@@ -77,6 +77,7 @@ struct shoal_core {
     bool stopping;
     bool quit;
     uint64_t quota_cycles;
+    uint64_t io_look_cycles;
     uint64_t last_active_ns; /* when messages last came or went */
     const struct shoal_clock *clock;
     struct shoal_core_config config;

@@ -117,7 +117,7 @@ struct shoal_io_ops {
     void (*remove)(struct shoal_core *core, struct shoal_io_fd *fd);
     /* Submits, waits up to `wait_ns` (0: not at all), and queues what has completed. */
     void (*poll)(struct shoal_core *core, uint64_t wait_ns);
-    /* Whether poll() would find something without a system call that waits. Cheap. */
+    /* Whether a poll() between tasks may find something. Cheap. */
     bool (*pending)(struct shoal_core *core);
     int accept_flags; /* for accept4(2) */
     bool plain_send;  /* a send(2) tried first costs less than an operation */

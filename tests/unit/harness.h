@@ -44,6 +44,9 @@ int shoal_test_run_with(unsigned cores, const char *const *options, int (*fn)(vo
 #define SHOAL_EXPECT_INT(a, b)                                                                     \
     shoal_test_expect_int((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
 
+/* Notes a failure: this place is not to be reached. */
+#define SHOAL_EXPECT_NEVER(text) shoal_test_expect(false, text, __FILE__, __LINE__)
+
 bool shoal_test_expect(bool holds, const char *text, const char *file, int line);
 bool shoal_test_expect_int(long long a, long long b, const char *text, const char *file, int line);
 

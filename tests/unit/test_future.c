@@ -41,7 +41,7 @@ static int unexpected(void *arg, const union shoal_value *in, union shoal_value 
     (void)arg;
     (void)in;
     (void)out;
-    SHOAL_EXPECT(!"this continuation is to be skipped");
+    SHOAL_EXPECT_NEVER("this continuation is to be skipped");
     return 0;
 }
 

@@ -74,7 +74,7 @@ static int both_ways(void)
 static void never(struct shoal_timer *timer)
 {
     (void)timer;
-    SHOAL_EXPECT(!"this timer is cancelled");
+    SHOAL_EXPECT_NEVER("this timer is cancelled");
 }
 
 static int arm_and_cancel(void)
