@@ -20,6 +20,7 @@
 #include "shoal/net/stream_impl.h"
 
 #define BACKLOG           4096 /* the kernel caps it at net.core.somaxconn */
+#define DRAIN_AT_ONCE     64
 #define RETRY_NS          (50 * SHOAL_NS_PER_MS)
 #define WARNING_PERIOD_NS SHOAL_NS_PER_S
 #define CAREFUL_ROOM      256u /* so near the limit accepts are made one at a time */
@@ -130,12 +131,15 @@ static void drain_queue(struct shoal_listener *listener)
 {
     int fd = listener->fd.fd;
     (void)fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-    for (;;) {
+    /* Bounded: clients that keep coming do not hold the stop up. */
+    for (int i = 1; i <= BACKLOG; i++) {
         int accepted = accept4(fd, NULL, NULL, shoal_core_self->io.ops->accept_flags);
         if (accepted >= 0)
             listener->listening->accepted(listener, accepted, listener->listening->arg);
         else if (errno != EINTR && errno != ECONNABORTED)
             return;
+        if (i % DRAIN_AT_ONCE == 0)
+            (void)shoal_yield();
     }
 }
 

@@ -280,6 +280,11 @@ static void forget_cancel(struct uring_backend *backend, struct shoal_io_op *op)
     op->cancel_waits = 0;
 }
 
+static bool has_backlog(const struct uring_backend *backend)
+{
+    return backend->backlog.head != NULL || backend->cancels.head != NULL;
+}
+
 static void submit_backlog(struct shoal_core *core)
 {
     struct uring_backend *backend = core->io.backend;
@@ -449,7 +454,8 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
     int rc = 0;
     if (SHOAL_UNLIKELY(!backend->wake_armed))
         arm_wake(core);
-    if (wait_ns > 0 && SHOAL_LIKELY(backend->wake_armed))
+    /* While anything waits for a place in the queue, this is no time to sleep. */
+    if (wait_ns > 0 && SHOAL_LIKELY(backend->wake_armed && !has_backlog(backend)))
         rc = enter(backend, wait_ns);
     else if (io_uring_sq_ready(&backend->ring) > 0 || kernel_has_more(&backend->ring))
         rc = io_uring_submit_and_get_events(&backend->ring);
@@ -459,7 +465,7 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
     if (wait_ns > 0)
         shoal_core_read_clock(core);
     reap(core);
-    if (SHOAL_UNLIKELY(backend->backlog.head != NULL || backend->cancels.head != NULL))
+    if (SHOAL_UNLIKELY(has_backlog(backend)))
         submit_backlog(core);
 }
 

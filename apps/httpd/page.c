@@ -23,7 +23,7 @@ static const char page[] =
     "p.lead{color:var(--soft);margin:.2rem 0 0}\n"
     "table{border-collapse:collapse;width:100%}\n"
     "th,td{text-align:left;padding:.45rem .6rem .45rem 0;border-bottom:1px solid var(--line)}\n"
-    "td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}\n"
+    "td.n,th.n{text-align:right;padding-right:2rem;font-variant-numeric:tabular-nums}\n"
     "code{font:.92em ui-monospace,monospace}\n"
     "a{color:var(--fill)}\n"
     ".bar{height:.55rem;border-radius:.3rem;background:var(--fill);min-width:2px}\n"

@@ -113,29 +113,50 @@ static void no_route(struct shoal_http_request *request, const struct shoal_rout
     shoal_http_reply_error(request, 405, NULL);
 }
 
-static int call_handler(struct shoal_http_request *request, const struct shoal_route *route)
+/* `*text`: why it failed, if its future says so. Another await's text would be another's secret. */
+static int call_handler(struct shoal_http_request *request, const struct shoal_route *route,
+                        const char **text)
 {
     if (route->handler != NULL)
         return route->handler(request, route->arg);
-    return shoal_await(route->future_handler(request, route->arg), NULL);
+    int code = shoal_await(route->future_handler(request, route->arg), NULL);
+    *text = shoal_error_message();
+    return code;
+}
+
+/* Whether `code` says only that the client has gone: nobody is left to be answered. */
+static bool client_left(const struct shoal_http_request *request, int code)
+{
+    return request->connection->stream.out_error != 0 ||
+           (code != 0 && code == request->body_error && code == request->connection->stream.in_error &&
+            code != -ETIMEDOUT);
+}
+
+static void log_failure(const struct shoal_http_request *request, int code)
+{
+    const struct shoal_http1_head *head = &request->head;
+    SHOAL_WARN("%.*s %.*s: %s%s", (int)head->method_name.len, head->method_name.ptr,
+               (int)head->path.len, head->path.ptr,
+               code < 0 ? "the handler failed: " : "the handler has not replied",
+               code < 0 ? shoal_error_text(code) : "");
 }
 
 /* What the handler left undone. */
-static void complete_reply(struct shoal_http_request *request, int code)
+static void complete_reply(struct shoal_http_request *request, int code, const char *text)
 {
     struct shoal_http_connection *connection = request->connection;
     if (code >= 0 && request->reply_state == SHOAL_HTTP_ENDED)
         return;
+    if (client_left(request, code)) {
+        shoal_http_connection_abort(connection);
+        return;
+    }
     if (request->reply_state == SHOAL_HTTP_NOT_BEGUN) {
         bool body_late = code == -ETIMEDOUT && request->body_error == code;
         unsigned status = body_late ? 408 : shoal_http_status_of_error(code < 0 ? code : -EIO);
-        const char *text = status < 500 && code < 0 ? shoal_error_message() : NULL;
         if (status == 500)
-            SHOAL_WARN("%.*s %.*s: the handler %s", (int)request->head.method_name.len,
-                       request->head.method_name.ptr, (int)request->head.path.len,
-                       request->head.path.ptr,
-                       code < 0 ? shoal_error_text(code) : "returned without a reply");
-        shoal_http_reply_error(request, status, text);
+            log_failure(request, code);
+        shoal_http_reply_error(request, status, status < 500 ? text : NULL);
         return;
     }
     if (request->reply_state == SHOAL_HTTP_BODY_FOLLOWS && code >= 0 &&
@@ -157,10 +178,11 @@ static void dispatch(struct shoal_http_request *request)
         no_route(request, &match);
         return;
     }
+    const char *text = NULL;
     int code = match.param_count > 0 ? keep_params(request, &match) : 0;
     if (code == 0)
-        code = call_handler(request, match.route);
-    complete_reply(request, code);
+        code = call_handler(request, match.route, &text);
+    complete_reply(request, code, text);
 }
 
 void shoal_http_exchange(struct shoal_http_connection *connection,

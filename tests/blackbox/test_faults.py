@@ -42,6 +42,20 @@ def test_garbage_clean_close_or_status(httpd, seed):
             assert b"HTTP/1.1 500" not in answer, (raw, answer[:200])
 
 
+def test_clients_that_leave_do_not_flood_the_log(start, site):
+    """What a client does is no news; a warning for each would let anyone fill the disk."""
+    server = start("--root", site.root)
+    before = len(server.messages())
+    for stage in RESET_STAGES.values():
+        for index in range(20):
+            conn = server.conn()
+            conn.send(stage)
+            conn.reset() if index % 2 else conn.close()
+    server.check()
+    said = server.messages()[before:]
+    assert len(said) < 20, said[:5]
+
+
 def test_two_thousand_connections_opened_and_dropped(httpd):
     for number in range(4):
         conns = []

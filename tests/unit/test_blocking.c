@@ -12,6 +12,7 @@
 #include "shoal/runtime/core.h"
 #include "shoal/runtime/fiber.h"
 
+/* backends: both */
 #include "unit/harness.h"
 
 #define CALLS 100
@@ -119,12 +120,37 @@ static void blocking_helpers_take_no_signals(void **state)
     assert_int_equal(shoal_test_run(1, check_signals, NULL), 0);
 }
 
+#define WAKES (20000 / SHOAL_TEST_SLOWDOWN)
+
+static int spin_a_little(void *arg)
+{
+    for (volatile intptr_t i = (intptr_t)arg; i > 0; i--)
+        ;
+    return 0;
+}
+
+/* Each answer meets the core at another moment of its falling asleep; a lost one would hang. */
+static int check_wakes(void *arg)
+{
+    (void)arg;
+    for (intptr_t i = 0; i < WAKES; i++)
+        SHOAL_EXPECT_INT(shoal_blocking_call(spin_a_little, (void *)(i * 37 % 8192)), 0);
+    return 0;
+}
+
+static void blocking_answer_wakes_a_core_that_falls_asleep(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, check_wakes, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocking_more_calls_than_threads_all_end),
         cmocka_unit_test(blocking_cancel_waits_for_the_end),
         cmocka_unit_test(blocking_helpers_take_no_signals),
+        cmocka_unit_test(blocking_answer_wakes_a_core_that_falls_asleep),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
