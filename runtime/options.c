@@ -337,7 +337,7 @@ enum shoal_options_result shoal_options_parse(int argc, char **argv,
         if (result == SHOAL_OPTIONS_BAD)
             return result;
         if (result == SHOAL_OPTIONS_EXIT) {
-            if (strcmp(answer, "help") == 0)
+            if (answer != NULL && strcmp(answer, "help") == 0)
                 shoal_options_print_help(argc > 0 ? argv[0] : "", tables, about);
             else
                 printf("%s\n", version != NULL ? version : "");

@@ -116,11 +116,12 @@ static void check_poison(const struct shoal_slab *slab, const void *object)
 }
 #endif
 
-static int add_chunk(struct shoal_slab *slab)
+/* Leaves `free` as it is when out of memory. */
+static void add_chunk(struct shoal_slab *slab)
 {
     struct shoal_slab_chunk *chunk = shoal_mem_alloc_aligned(slab->chunk_bytes, CHUNK_ALIGNMENT);
     if (chunk == NULL)
-        return -1;
+        return;
     chunk->next = slab->chunks;
     slab->chunks = chunk;
     chunk->objects = (slab->chunk_bytes - (uint32_t)sizeof(*chunk)) / slab->stride_bytes;
@@ -132,12 +133,13 @@ static int add_chunk(struct shoal_slab *slab)
 #endif
         item_put(slab, object);
     }
-    return 0;
 }
 
 void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
 {
-    if (slab->free == NULL && add_chunk(slab) != 0)
+    if (slab->free == NULL)
+        add_chunk(slab);
+    if (slab->free == NULL)
         return NULL;
     void *object = item_pop(slab);
     if (++slab->live > slab->peak)

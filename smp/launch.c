@@ -278,11 +278,8 @@ int shoal_main(int argc, char **argv, const struct shoal_program *program)
     }
     prepare_process();
     shoal_launch_current = &launch;
-    int code = launch.exit_code;
-    if (shoal_launch_run(&launch) < 0)
-        code = fail_line(program, launch.error);
-    else
-        code = launch.exit_code;
+    int rc = shoal_launch_run(&launch);
+    int code = rc < 0 ? fail_line(program, launch.error) : launch.exit_code;
     shoal_launch_current = NULL;
     shoal_placement_deinit(&launch.placement);
     return code;

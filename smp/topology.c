@@ -29,6 +29,7 @@
 #include <hwloc.h>
 #include <sys/single_threaded.h>
 
+#include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
 
@@ -289,6 +290,7 @@ int shoal_placement_choose(struct shoal_placement *out,
             rc = fail(-ENOMEM, error, error_size, "no memory for the placement of cores");
     }
     if (rc == 0) {
+        SHOAL_CHECK(chosen.allowed_cpus > 0 && chosen.core != NULL, "no CPU to place cores on");
         for (unsigned i = 0; i < chosen.cores; i++)
             chosen.core[i] = candidate[i % chosen.allowed_cpus].core;
         chosen.pinned = request->pin && chosen.cores <= chosen.allowed_cpus;

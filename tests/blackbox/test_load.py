@@ -6,8 +6,8 @@ import subprocess
 import harness
 
 
-def wrk(server, *args, target="/plaintext"):
-    argv = [harness.need_tool("wrk"), "-t1", "-d3s", "--timeout", "30s", *args, server.url + target]
+def wrk(server, *args, target="/plaintext", seconds=3):
+    argv = [harness.need_tool("wrk"), "-t1", f"-d{seconds}s", "--timeout", "30s", *args, server.url + target]
     result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Socket errors" not in result.stdout, result.stdout
@@ -31,7 +31,22 @@ def test_load_messages_between_cores_no_errors(start):
     """Each /cores asks every core: answers and requests cross both ways all the time."""
     server = start()
     before = server.served()
-    asked = wrk(server, "-c32", target="/cores")
+    asked = wrk(server, "-c32", target="/cores", seconds=2)
     served = [new - old for new, old in zip(server.served(), before)]
     assert asked > 100
     assert sum(served) >= asked and min(served) > 0
+
+
+def test_load_steady_state_allocates_nothing(start):
+    """Once warm, a request takes nothing from the allocator: only the pools may still grow a little."""
+    server = start()
+
+    def allocations():
+        return sum(core["allocations"] for core in server.cores_json()["cores"])
+
+    wrk(server, "-c64", seconds=1)
+    before = allocations()
+    asked = wrk(server, "-c64", seconds=2)
+    grown = allocations() - before
+    print(f"{grown} allocations in {asked} requests")
+    assert grown * 100 < asked
