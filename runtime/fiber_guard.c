@@ -32,7 +32,7 @@ static void report(const struct shoal_fiber *fiber)
     size_t len = 0;
     append(line, sizeof(line), &len, "shoal: stack overflow in fiber \"");
     append(line, sizeof(line), &len, fiber->name);
-    append(line, sizeof(line), &len, "\": use less stack, or give its fibers larger stacks\n");
+    append(line, sizeof(line), &len, "\"\n");
     if (write(STDERR_FILENO, line, len) < 0)
         return;
     shoal_backtrace_write(STDERR_FILENO, 0);

@@ -9,17 +9,19 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/smp/app.h"
 #include "shoal/smp/submit.h"
 #include "shoal/smp/topology.h"
+
 #include "shoal/net/http/http_impl.h"
 
-#define STOP_LOOK_NS  (2 * SHOAL_NS_PER_MS)
+#define STOP_LOOK_NS (2 * SHOAL_NS_PER_MS)
 /* At stop, for a client that was accepted and has not sent anything yet. */
 #define FRESH_GRACE_NS SHOAL_NS_PER_S
-#define TIMEOUT_MIN   (SHOAL_NS_PER_MS)
-#define TIMEOUT_MAX   (86400 * SHOAL_NS_PER_S)
-#define BODY_MAX      (UINT64_C(1) << 40)
+#define TIMEOUT_MIN    (SHOAL_NS_PER_MS)
+#define TIMEOUT_MAX    (86400 * SHOAL_NS_PER_S)
+#define BODY_MAX       (UINT64_C(1) << 40)
 
 void shoal_http_options_init(struct shoal_http_options *options)
 {
@@ -88,6 +90,8 @@ void shoal_http_server_free(struct shoal_http_server *server)
         return;
     if (server->listening != NULL || server->shards[0] != NULL)
         shoal_http_stop(server, 0);
+    if (server->at_stop != NULL)
+        *server->at_stop = NULL;
     shoal_router_deinit(&server->router);
     shoal_mem_free(server->shards, server->cores * sizeof(*server->shards));
     shoal_mem_free(server, sizeof(*server));
@@ -97,6 +101,8 @@ int shoal_http_route(struct shoal_http_server *server, const char *method, const
                      shoal_http_handler *handler, void *arg)
 {
     struct shoal_route route = {.handler = handler, .arg = arg};
+    if (server == NULL)
+        return -ENOMEM; /* shoal_http_server_new() found none; shoal_http_serve() says so */
     SHOAL_CHECK(server->listening == NULL, "route %s is added to a running server", pattern);
     return shoal_router_add(&server->router, method, pattern, &route);
 }
@@ -105,6 +111,8 @@ int shoal_http_route_future(struct shoal_http_server *server, const char *method
                             const char *pattern, shoal_http_future_handler *handler, void *arg)
 {
     struct shoal_route route = {.future_handler = handler, .arg = arg};
+    if (server == NULL)
+        return -ENOMEM; /* shoal_http_server_new() found none; shoal_http_serve() says so */
     SHOAL_CHECK(server->listening == NULL, "route %s is added to a running server", pattern);
     return shoal_router_add(&server->router, method, pattern, &route);
 }
@@ -167,9 +175,30 @@ static int start_error(const struct shoal_http_server *server, int rc, const cha
 
 static void server_at_stop(void *arg)
 {
-    struct shoal_http_server *server = arg;
-    shoal_http_stop(server, shoal_config_shutdown_timeout_ns());
-    shoal_http_server_free(server);
+    struct shoal_http_server **place = arg;
+    struct shoal_http_server *server = *place;
+    if (server != NULL) {
+        shoal_http_stop(server, shoal_config_shutdown_timeout_ns());
+        shoal_http_server_free(server);
+    }
+    shoal_mem_free(place, sizeof(*place));
+}
+
+/* Has the server stopped with the program, unless it is freed before. Once. */
+static int hook_stop(struct shoal_http_server *server)
+{
+    if (server->at_stop != NULL)
+        return 0;
+    server->at_stop = shoal_mem_alloc(sizeof(*server->at_stop));
+    if (server->at_stop == NULL)
+        return -ENOMEM;
+    *server->at_stop = server;
+    int rc = shoal_at_stop(server_at_stop, server->at_stop);
+    if (rc < 0) {
+        shoal_mem_free(server->at_stop, sizeof(*server->at_stop));
+        server->at_stop = NULL;
+    }
+    return rc;
 }
 
 static void log_listening(const struct shoal_http_server *server)
@@ -178,9 +207,8 @@ static void log_listening(const struct shoal_http_server *server)
     const struct shoal_address *address = shoal_listening_address(server->listening);
     shoal_address_format(address, text, sizeof(text));
     shoal_announce_backend();
-    SHOAL_INFO("listening on %s%s (%u core%s)",
-               shoal_address_is_unix(address) ? "" : "http://", text, server->cores,
-               server->cores == 1 ? "" : "s");
+    SHOAL_INFO("listening on %s%s (%u core%s)", shoal_address_is_unix(address) ? "" : "http://",
+               text, server->cores, server->cores == 1 ? "" : "s");
 }
 
 int shoal_http_start(struct shoal_http_server *server)
@@ -201,7 +229,7 @@ int shoal_http_start(struct shoal_http_server *server)
         shoal_http_stop(server, 0);
         return rc == -ENOMEM ? rc : start_error(server, rc, "");
     }
-    rc = shoal_at_stop(server_at_stop, server);
+    rc = hook_stop(server);
     if (rc < 0) {
         shoal_http_stop(server, 0);
         return rc;
@@ -238,8 +266,8 @@ static int shard_begin_stop(void *arg, union shoal_value *out)
 static void retire_idle(struct shoal_http_shard *shard, bool fresh_too)
 {
     SHOAL_LIST_FOREACH_SAFE (node, &shard->connections)
-        shoal_http_connection_retire(
-            SHOAL_CONTAINER_OF(node, struct shoal_http_connection, node), fresh_too);
+        shoal_http_connection_retire(SHOAL_CONTAINER_OF(node, struct shoal_http_connection, node),
+                                     fresh_too);
 }
 
 static void cut_off(struct shoal_http_shard *shard)

@@ -75,7 +75,7 @@ SHOAL_API void shoal_http_server_free(struct shoal_http_server *server);
 
 /*
  * Adds a route. `pattern` is a path whose segments are literal, `:name` (one segment, decoded, see
- * shoal_http_param) or, as the last, `*` (all the rest, as sent). Literal segments win over
+ * shoal_http_param) or, as the last, `*` (all the rest, decoded). Literal segments win over
  * parameters, and those over `*`. `method` is a token such as "GET"; GET answers HEAD too. Before
  * the start. 0; -EINVAL for a pattern that is none; -EEXIST; -ENOMEM. `pattern` is copied.
  */
@@ -86,7 +86,8 @@ SHOAL_API int shoal_http_route_future(struct shoal_http_server *server, const ch
                                       void *arg);
 
 /*
- * Listens on every core, and has the server stopped when the program stops (shoal_at_stop). 0, or
+ * Listens on every core, and has the server stopped and freed when the program stops
+ * (shoal_at_stop), if it has not been freed before. 0, or
  * SHOAL_EOPTION with the one line of a configuration error printed (address, port), or -ENOMEM. On
  * a fiber of core 0; yields.
  */
@@ -98,7 +99,10 @@ SHOAL_API int shoal_http_start(struct shoal_http_server *server);
  */
 SHOAL_API void shoal_http_stop(struct shoal_http_server *server, uint64_t timeout_ns);
 
-/* Starts, waits until the program is asked to stop, and returns; what `run` of a server returns. */
+/*
+ * Starts, waits until the program is asked to stop, and returns; what `run` of a server returns.
+ * The server is freed by the program's stop, or here if it does not start.
+ */
 SHOAL_API int shoal_http_serve(struct shoal_http_server *server);
 
 /* What the calling core has done for `server`. */
