@@ -4,8 +4,9 @@
 #include "shoal/runtime/blocking.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
+
+#include <sched.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"

@@ -191,7 +191,7 @@ static struct shoal_fiber *fiber_new(struct shoal_core *core)
 static void fiber_give_context(const struct shoal_fiber_pool *pool, struct shoal_fiber *fiber)
 {
     size_t colour = (pool->live_count % COLOURS) * COLOUR_BYTES;
-    shoal_asan_forget_stack(fiber->stack, pool->stack_bytes);
+    shoal_sanitizer_forget_stack(fiber->stack, pool->stack_bytes);
     if (fiber->tsan_fiber != NULL)
         shoal_tsan_destroy(fiber->tsan_fiber);
     fiber->tsan_fiber = shoal_tsan_create();

@@ -9,11 +9,25 @@
 
 #include "shoal/runtime/compiler.h"
 
+#if defined(__has_include)
+#if __has_include(<valgrind/memcheck.h>)
+#include <valgrind/memcheck.h>
+#define SHOAL_VALGRIND_STACK_REGISTER(low, high) VALGRIND_STACK_REGISTER(low, high)
+#define SHOAL_VALGRIND_STACK_DEREGISTER(id)      VALGRIND_STACK_DEREGISTER(id)
+#define SHOAL_VALGRIND_UNDEFINED(low, bytes)     VALGRIND_MAKE_MEM_UNDEFINED(low, bytes)
+#endif
+#endif
+#ifndef SHOAL_VALGRIND_STACK_REGISTER
+#define SHOAL_VALGRIND_STACK_REGISTER(low, high) 0
+#define SHOAL_VALGRIND_STACK_DEREGISTER(id)      ((void)(id))
+#define SHOAL_VALGRIND_UNDEFINED(low, bytes)     ((void)(low))
+#endif
+
 #ifdef SHOAL_ASAN
 #include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
-/* A stack that begins anew: what its former frames have poisoned is forgotten. */
-static inline void shoal_asan_forget_stack(void *low, size_t bytes)
+/* A stack that begins anew: what its former frames have left behind is forgotten. */
+static inline void shoal_sanitizer_forget_stack(void *low, size_t bytes)
 {
     ASAN_UNPOISON_MEMORY_REGION(low, bytes);
 }
@@ -26,10 +40,10 @@ static inline void shoal_asan_finish_switch(void *fake_stack, const void **low, 
     __sanitizer_finish_switch_fiber(fake_stack, low, bytes);
 }
 #else
-static inline void shoal_asan_forget_stack(void *low, size_t bytes)
+static inline void shoal_sanitizer_forget_stack(void *low, size_t bytes)
 {
-    (void)low;
     (void)bytes;
+    (void)SHOAL_VALGRIND_UNDEFINED(low, bytes);
 }
 static inline void shoal_asan_start_switch(void **fake_stack, const void *low, size_t bytes)
 {
@@ -81,18 +95,6 @@ static inline void shoal_tsan_switch(void *fiber)
 {
     (void)fiber;
 }
-#endif
-
-#if defined(__has_include)
-#if __has_include(<valgrind/valgrind.h>)
-#include <valgrind/valgrind.h>
-#define SHOAL_VALGRIND_STACK_REGISTER(low, high) VALGRIND_STACK_REGISTER(low, high)
-#define SHOAL_VALGRIND_STACK_DEREGISTER(id)      VALGRIND_STACK_DEREGISTER(id)
-#endif
-#endif
-#ifndef SHOAL_VALGRIND_STACK_REGISTER
-#define SHOAL_VALGRIND_STACK_REGISTER(low, high) 0
-#define SHOAL_VALGRIND_STACK_DEREGISTER(id)      ((void)(id))
 #endif
 
 #endif

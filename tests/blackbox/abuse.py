@@ -47,3 +47,35 @@ def garbage(rng):
         if not raw:
             raw = bytearray(b"\r")
     return bytes(raw)
+
+
+def conversation(rng):
+    """A few pipelined requests, more often than not with a mistake in them: (whether they are all
+    well-formed, the bytes)."""
+    raw = bytearray()
+    for _ in range(rng.randrange(1, 5)):
+        raw += rng.choice([
+            wire.request("/greet/x?y=z"),
+            wire.request("/sum?a=1&b=2"),
+            wire.request("/nothing"),
+            wire.request("/plaintext", "POST", body=b"abc"),
+            wire.request("/plaintext", version="1.0", headers=[("Connection", "keep-alive")]),
+            wire.request("/echo", "POST", body=b"h" * rng.randrange(300)),
+            wire.request("/echo", "PUT", [("Transfer-Encoding", "chunked")])
+            + wire.chunked([b"hello", b"x" * rng.randrange(300)], b"T: u\r\n"),
+        ])
+    if rng.random() < 0.4:
+        return True, bytes(raw)
+    alphabet = b"\r\n\0 :;,0123456789abcdefxX/%\xff"
+    for _ in range(rng.randrange(1, 3)):
+        place = rng.randrange(len(raw))
+        kind = rng.randrange(4)
+        if kind == 0:
+            raw[place] = rng.choice(alphabet)
+        elif kind == 1:
+            del raw[place : place + rng.randrange(1, 8)]
+        elif kind == 2:
+            raw[place:place] = bytes(rng.choice(alphabet) for _ in range(rng.randrange(1, 5)))
+        else:
+            raw[place:place] = raw[place : place + rng.randrange(1, 40)]
+    return False, bytes(raw)

@@ -165,7 +165,7 @@ def test_file_truncated_while_sent_connection_closed(start, folder):
     with server.conn(receive_buffer=65536) as conn:
         conn.send(wire.request("/files/shrinking.bin"))
         while len(conn.pending) < 100000:
-            assert conn._more()
+            assert conn.more()
         os.truncate(path, 0)
         assert len(conn.drain()) < 256 << 20
     assert server.get("/plaintext").status == 200
@@ -177,7 +177,7 @@ def test_file_reader_leaves_midway_descriptor_closed(start, site):
         with server.conn() as conn:
             conn.send(wire.request("/files/big.bin"))
             while len(conn.pending) < 200000:
-                assert conn._more()
+                assert conn.more()
             conn.reset()
     server.check()
     assert not any("big.bin" in name for name in server.open_files())

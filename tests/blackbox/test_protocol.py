@@ -2,12 +2,14 @@
 understood however it is cut into packets, and answers come in the order of the requests.
 """
 
+import random
 import time
 
 import pytest
 
 import harness
 import wire
+from abuse import conversation
 from bad_requests import BAD_CHUNKS, BAD_REQUESTS, GOOD_REQUESTS, LARGE_REQUESTS, UNECHOED_CHUNKS
 
 EVIL = b"GET /greet/evil HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -180,7 +182,7 @@ def test_expect_continue_interim_then_answer(httpd):
         for _ in range(2):
             conn.send(wire.request("/echo", "POST", fields))
             while b"\r\n\r\n" not in conn.pending:
-                assert conn._more()
+                assert conn.more()
             assert conn.pending.startswith(b"HTTP/1.1 100 ")
             conn.send(b"hello")
             response = conn.read()
@@ -249,6 +251,40 @@ def test_request_byte_at_a_time_understood(httpd, name):
         assert conn.read().status == 200
 
 
+def answers(server, raw, cuts):
+    """What the server answers in full when these bytes come in these pieces, and nothing more."""
+    found = []
+    with server.conn() as conn:
+        for begin, end in zip([0, *cuts], [*cuts, len(raw)]):
+            conn.send_lossy(raw[begin:end])
+            if end < len(raw):
+                time.sleep(0.0005)
+        conn.finish()
+        try:
+            while True:
+                response = conn.read()
+                found.append((response.status, response.body))
+        except (wire.Closed, wire.Torn):
+            return found
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_random_cuts_same_answers(httpd, seed):
+    """What is said must not depend on how it is cut, right or wrong. Only of the request that is
+    wrong or incomplete it may depend how much is said about it."""
+    rng = random.Random(seed)
+    for _ in range(100):
+        right, raw = conversation(rng)
+        cuts = sorted(rng.sample(range(1, len(raw)), min(len(raw) - 1, rng.randrange(1, 6))))
+        one, other = sorted((answers(httpd, raw, []), answers(httpd, raw, cuts)), key=len)
+        assert one == other[: len(one)], (raw, cuts)
+        if right:
+            assert len(one) == len(other) > 0, (raw, cuts)
+        else:
+            assert len(other) - len(one) <= 1, (raw, cuts)
+            assert all(status >= 400 for status, _ in other[len(one) :]), (raw, cuts)
+
+
 def test_two_requests_cut_between_understood(httpd):
     raw = CUT_REQUESTS["chunked"] + CUT_REQUESTS["get"]
     with httpd.conn() as conn:
@@ -315,6 +351,23 @@ def test_pipelined_mixed_statuses_and_methods_in_order(httpd):
             assert conn.read(method).status == status
 
 
+@pytest.mark.parametrize("tail", [
+    wire.request("/echo", "POST", [("Transfer-Encoding", "chunked")]) + b"5\r\nhello\r\nzz\r\n",
+    wire.request("/echo", "POST", [("Transfer-Encoding", "chunked")]) + b"5\r\nhello!\r\n0\r\n\r\n",
+    wire.request("/echo", "POST", [("Transfer-Encoding", "chunked")]) + b"5\r\nhel",
+    wire.request("/echo", "POST", [("Content-Length", 100)]) + b"hello",
+    wire.request("/echo", "POST", [("Content-Length", 100)]),
+], ids=["bad size", "bad end", "cut chunk", "cut body", "no body"])
+def test_pipelined_before_a_bad_body_answered(httpd, tail):
+    """Whatever the last request did: those before it were whole and get their answers."""
+    with httpd.conn() as conn:
+        conn.send(wire.request("/greet/one.") + wire.request("/nothing") + tail)
+        conn.finish()
+        assert "one." in conn.read().text
+        assert conn.read().status == 404
+        conn.drain()
+
+
 def test_pipelined_after_close_not_answered(httpd):
     with httpd.conn() as conn:
         conn.send(wire.request("/plaintext", headers=[("Connection", "close")]) + EVIL)
@@ -328,7 +381,7 @@ def test_pipelined_more_than_buffers_hold_in_order(httpd):
     with httpd.conn() as conn:
         raw = b"".join(wire.request(f"/greet/n{i}.") for i in range(20000))
         conn.sock.setblocking(False)
-        sent, got = 0, []
+        got = []
         harness.wait_for(lambda: _exchange(conn, raw, got) >= len(raw), "all was sent")
         conn.sock.settimeout(wire.PATIENCE)
         conn.pending = b"".join(got)

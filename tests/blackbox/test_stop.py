@@ -95,6 +95,7 @@ def test_sigterm_requests_waiting_in_the_kernel_all_answered(start):
     for index, conn in enumerate(kept + fresh):
         assert f"n{index}." in conn.read().text
         conn.ended()
+        conn.close()
     server.stop(send=False)
 
 
@@ -130,6 +131,7 @@ def test_sigterm_sleeper_finishes(start):
     for conn in conns:
         assert "slept 700 ms" in conn.read().text
         assert conn.ended() == "eof"
+        conn.close()
     server.stop(send=False)
 
 
@@ -140,9 +142,9 @@ def test_sigterm_upload_and_download_finish(start, site):
         down.send(wire.request("/files/big.bin"))
         while len(down.pending) < 100000 or len(up.pending) < 1000:
             if len(down.pending) < 100000:
-                down._more()
+                down.more()
             if len(up.pending) < 1000:
-                up._more()
+                up.more()
         server.signal(signal.SIGTERM)
         time.sleep(0.1)
         up.send(bytes(100000))
@@ -181,7 +183,7 @@ def test_sigterm_client_that_never_reads_cut_exit_0(start, site):
     with server.conn(receive_buffer=4096) as conn:
         conn.send(wire.request("/files/big.bin"))
         while len(conn.pending) < 1000:
-            assert conn._more()
+            assert conn.more()
         server.signal(signal.SIGTERM)
         server.stop(send=False)
         assert len(conn.drain()) < len(site.files["big.bin"])

@@ -45,7 +45,7 @@ def test_header_trickle_not_extended(start):
             conn.send_lossy(bytes([byte]))
             conn.sock.settimeout(0.05)
             try:
-                if not conn._more() or conn.pending:
+                if not conn.more() or conn.pending:
                     break
             except TimeoutError:
                 pass
@@ -186,7 +186,7 @@ def test_write_slow_reader_that_proceeds_not_cut(start, site):
         conn.send(wire.request("/files/big.bin"))
         begin = time.monotonic()
         while time.monotonic() - begin < 2.5:
-            conn._more()
+            conn.more()
             time.sleep(0.01)
         assert conn.read().body == site.files["big.bin"]
 

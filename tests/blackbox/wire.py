@@ -178,7 +178,7 @@ class Conn:
         poll.register(self.sock, select.POLLIN)
         return bool(poll.poll(0))
 
-    def _more(self):
+    def more(self):
         """Reads some; False at the end of the stream. Lets ConnectionResetError through."""
         data = self.sock.recv(262144)
         self.pending += data
@@ -188,7 +188,7 @@ class Conn:
         while mark not in self.pending:
             had = bool(self.pending) or not start
             try:
-                if not self._more():
+                if not self.more():
                     if had:
                         raise Torn(f"closed within a response: {self.pending[:300]!r}")
                     raise Closed(False)

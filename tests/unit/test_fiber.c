@@ -13,6 +13,7 @@
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/future.h"
 #include "shoal/runtime/io.h"
+#include "shoal/runtime/sanitizer_impl.h"
 
 #include "unit/harness.h"
 
@@ -344,8 +345,15 @@ static int check_crowd(void *arg)
             before = now;
         /* 16 KiB each were touched; after the burst all but the hot ones have given theirs back. */
         SHOAL_EXPECT(now <= before + CROWD * 4);
+#ifdef RUNNING_ON_VALGRIND
+        bool bare = !RUNNING_ON_VALGRIND; /* which keeps books of its own on every byte */
+#else
+        bool bare = true;
+#endif
 #if !defined(SHOAL_ASAN) && !defined(SHOAL_TSAN)
-        SHOAL_EXPECT(now < CROWD * 16);
+        SHOAL_EXPECT(!bare || now < CROWD * 16);
+#else
+        (void)bare;
 #endif
     }
     return 0;

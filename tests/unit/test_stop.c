@@ -11,6 +11,7 @@
 #include "shoal/runtime/core.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/fiber.h"
+#include "shoal/runtime/timer.h"
 
 #include "shoal/smp/app.h"
 #include "shoal/smp/submit.h"
@@ -254,6 +255,8 @@ static void stop_reaches_loops_over_messages(void **state)
     assert_int_equal(atomic_load(&cancelled), 2);
 }
 
+#define RELAY_HOPS (20000 / SHOAL_TEST_SLOWDOWN)
+
 /* A relay that moves to another core each time: work that runs from the rounds. */
 static int relay(void *arg, union shoal_value *out)
 {
@@ -268,20 +271,54 @@ static int relay(void *arg, union shoal_value *out)
     return 0;
 }
 
-static int leave_relays(void *arg)
+static int leave_relay(void *arg)
 {
     (void)arg;
     atomic_store(&answered, 0);
-    for (int i = 0; i < 10; i++)
-        shoal_discard(shoal_submit_to(1, relay, (void *)1000));
+    shoal_discard(shoal_submit_to(1, relay, (void *)RELAY_HOPS));
     return 0;
 }
 
 static void stop_waits_for_work_that_moves_between_cores(void **state)
 {
     (void)state;
-    assert_int_equal(shoal_test_run(3, leave_relays, NULL), 0);
-    assert_int_equal(atomic_load(&answered), 10);
+    assert_int_equal(shoal_test_run(3, leave_relay, NULL), 0);
+    assert_int_equal(atomic_load(&answered), 1);
+}
+
+/* A message whose answer comes from a timer: no fiber of any core tells that it is in flight. */
+static struct shoal_timer late_timer;
+static struct shoal_future *late_future;
+
+static void resolve_late(struct shoal_timer *timer)
+{
+    (void)timer;
+    atomic_fetch_add(&answered, 1);
+    shoal_future_resolve(late_future, NULL);
+}
+
+static struct shoal_future *answer_late(void *arg)
+{
+    (void)arg;
+    shoal_timer_init(&late_timer, resolve_late);
+    shoal_timer_arm(&late_timer, 20 * SHOAL_NS_PER_MS);
+    late_future = shoal_future_new();
+    return late_future;
+}
+
+static int leave_late_answer(void *arg)
+{
+    (void)arg;
+    atomic_store(&answered, 0);
+    shoal_discard(shoal_submit_future_to(1, answer_late, NULL));
+    return 0;
+}
+
+static void stop_waits_for_an_answer_that_no_fiber_waits_for(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(2, leave_late_answer, NULL), 0);
+    assert_int_equal(atomic_load(&answered), 1);
 }
 
 /* ---- Being asked to stop ---- */
@@ -414,6 +451,7 @@ int main(void)
         cmocka_unit_test(stop_cores_that_wait_for_each_other_end),
         cmocka_unit_test(stop_reaches_loops_over_messages),
         cmocka_unit_test(stop_waits_for_work_that_moves_between_cores),
+        cmocka_unit_test(stop_waits_for_an_answer_that_no_fiber_waits_for),
         cmocka_unit_test(stop_wait_ends_by_request_or_signal),
         cmocka_unit_test(stop_wait_can_be_cancelled),
         cmocka_unit_test(stop_second_signal_ends_at_once),

@@ -229,6 +229,27 @@ static void submit_load_both_ways_is_answered_in_full(void **state)
     assert_int_equal(shoal_test_run(2, check_both_ways, NULL), 0);
 }
 
+/* Each answer and each request meets a core at another moment of its falling asleep. */
+static int check_wakes(void *arg)
+{
+    (void)arg;
+    union shoal_value value;
+    for (intptr_t i = 0; i < LOAD; i++) {
+        for (volatile intptr_t spin = i * 37 % 2048; spin > 0; spin--)
+            ;
+        if (!SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, core_plus, NULL), &value), 0))
+            break;
+    }
+    return 0;
+}
+
+static void submit_wakes_a_core_that_falls_asleep(void **state)
+{
+    (void)state;
+    const char *const options[] = {"--idle-poll-time-us", "0", NULL};
+    assert_int_equal(shoal_test_run_with(2, options, check_wakes, NULL), 0);
+}
+
 static int bounce(void *arg, union shoal_value *out)
 {
     intptr_t left = (intptr_t)arg;
@@ -384,6 +405,43 @@ static void submit_cancel_while_waiting_for_credit_passes_the_turn_on(void **sta
     assert_int_equal(shoal_test_run(2, check_cancel_all_credit, NULL), 0);
 }
 
+static int count_run(void *arg)
+{
+    ++*(int *)arg;
+    return 0;
+}
+
+/* All credits come back between the cancel of the first in the line and its next run. */
+static int check_cancel_meets_credit(void *arg)
+{
+    (void)arg;
+    struct shoal_fiber *first, *second;
+    fill_ring();
+    SHOAL_EXPECT_INT(shoal_fiber_spawn(&first, submit_beyond, (void *)0, "first"), 0);
+    SHOAL_EXPECT_INT(shoal_fiber_spawn(&second, submit_beyond, (void *)1, "second"), 0);
+    SHOAL_EXPECT_INT(shoal_yield(), 0);
+    atomic_store(&gate, true);
+    uint64_t end_ns = shoal_now_ns() + 50 * SHOAL_NS_PER_MS;
+    while (shoal_now_ns() < end_ns) /* holds the core: answers arrive, and nobody looks */
+        ;
+    int runs = 0;
+    for (int i = 0; i < 16; i++) /* tasks enough for a look at the mail before `first` runs */
+        SHOAL_EXPECT_INT(shoal_fiber_spawn_detached(count_run, &runs, "ahead"), 0);
+    shoal_fiber_cancel(first);
+    SHOAL_EXPECT_INT(shoal_fiber_join(first), -ECANCELED);
+    SHOAL_EXPECT_INT(runs, 16);
+    SHOAL_EXPECT_INT(shoal_fiber_join(second), 0);
+    empty_ring();
+    return 0;
+}
+
+static void submit_credit_that_meets_a_cancel_goes_to_the_next(void **state)
+{
+    (void)state;
+    const char *const options[] = {"--blocked-reactor-notify-ms", "0", NULL};
+    assert_int_equal(shoal_test_run_with(2, options, check_cancel_meets_credit, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -392,9 +450,11 @@ int main(void)
         cmocka_unit_test(submit_copy_is_a_copy_and_bounded),
         cmocka_unit_test(submit_order_of_a_pair_is_kept),
         cmocka_unit_test(submit_load_both_ways_is_answered_in_full),
+        cmocka_unit_test(submit_wakes_a_core_that_falls_asleep),
         cmocka_unit_test(submit_nested_back_and_forth_ends),
         cmocka_unit_test(submit_at_the_bound_parks_fibers_in_order_and_fails_tasks),
         cmocka_unit_test(submit_cancel_while_waiting_for_credit_passes_the_turn_on),
+        cmocka_unit_test(submit_credit_that_meets_a_cancel_goes_to_the_next),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,5 +1,6 @@
 /*
- * io_uring when the kernel takes nothing: operations and cancels wait, and none is lost.
+ * io_uring on a kernel that takes nothing for a while (operations and cancels wait, and none is
+ * lost), and on one that knows no multishot receive.
  *
  * The backend is compiled into this test once more, with a submission queue that can be said to be
  * full; the library's own copy stays in its archive.
@@ -100,6 +101,65 @@ static int check_cancels(void *arg)
     return 0;
 }
 
+/* ---- A kernel without multishot receive ---- */
+
+struct receiver {
+    struct shoal_io_op op;
+    struct shoal_io_fd fd;
+    struct shoal_io_handler handler;
+    uint64_t bytes;
+    unsigned shots;
+    unsigned done;
+    int result;
+};
+
+static void note_shot(struct shoal_io_op *op, int result, struct shoal_slice *slice)
+{
+    struct receiver *receiver = SHOAL_CONTAINER_OF(op, struct receiver, op);
+    receiver->bytes += (unsigned)result;
+    receiver->shots++;
+    shoal_slice_free(slice);
+}
+
+static void note_done(struct shoal_io_op *op)
+{
+    struct receiver *receiver = SHOAL_CONTAINER_OF(op, struct receiver, op);
+    receiver->done++;
+    receiver->result = op->result;
+}
+
+static int check_single_shot(void *arg)
+{
+    (void)arg;
+    struct shoal_core *core = shoal_core_self;
+    struct uring_backend *backend = core->io.backend;
+    backend->recv_multishot = false;
+    int fds[2];
+    SHOAL_EXPECT_INT(socketpair(AF_UNIX, SOCK_STREAM, 0, fds), 0);
+    struct receiver receiver = {.fd.fd = fds[0], .handler = {note_done, note_shot}};
+    receiver.op.kind = SHOAL_IO_RECV;
+    receiver.op.fd = &receiver.fd;
+    receiver.op.on = &receiver.handler;
+    shoal_io_submit(core, &receiver.op);
+    static const char data[20000];
+    uint64_t sent = 0;
+    for (int i = 0; i < 20; i++) {
+        SHOAL_EXPECT_INT(write(fds[1], data, sizeof(data)), sizeof(data));
+        sent += sizeof(data);
+        while (receiver.bytes < sent)
+            SHOAL_EXPECT_INT(shoal_sleep_ns(SHOAL_NS_PER_MS), 0);
+    }
+    SHOAL_EXPECT(receiver.shots >= 20);
+    SHOAL_EXPECT_INT(receiver.done, 0); /* the caller sees one operation */
+    close(fds[1]);
+    while (receiver.done == 0)
+        SHOAL_EXPECT_INT(shoal_sleep_ns(SHOAL_NS_PER_MS), 0);
+    SHOAL_EXPECT_INT(receiver.result, 0);
+    SHOAL_EXPECT_INT(receiver.bytes, sent);
+    close(fds[0]);
+    return 0;
+}
+
 static bool is_epoll(void)
 {
     const char *backend = getenv("SHOAL_TEST_IO_BACKEND");
@@ -122,11 +182,20 @@ static void backlog_cancels_wait_and_are_not_lost(void **state)
     assert_int_equal(shoal_test_run(1, check_cancels, NULL), 0);
 }
 
+static void recv_of_a_kernel_without_multishot_is_armed_again(void **state)
+{
+    (void)state;
+    if (is_epoll())
+        skip();
+    assert_int_equal(shoal_test_run(1, check_single_shot, NULL), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(backlog_operations_wait_and_can_be_cancelled),
         cmocka_unit_test(backlog_cancels_wait_and_are_not_lost),
+        cmocka_unit_test(recv_of_a_kernel_without_multishot_is_armed_again),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
