@@ -4,10 +4,11 @@
 #include "shoal/net/listen.h"
 
 #include <errno.h>
+#include <string.h>
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -15,14 +16,19 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/smp/submit.h"
+
 #include "shoal/net/listen_impl.h"
 #include "shoal/net/stream_impl.h"
 
 #define BACKLOG           4096 /* the kernel caps it at net.core.somaxconn */
+#define IN_USE_ATTEMPTS   10
+#define IN_USE_WAIT_NS    (20 * SHOAL_NS_PER_MS)
 #define DRAIN_AT_ONCE     64
 #define RETRY_NS          (50 * SHOAL_NS_PER_MS)
 #define WARNING_PERIOD_NS SHOAL_NS_PER_S
+#define UNLIMITED         UINT32_MAX
 #define CAREFUL_ROOM      256u /* so near the limit accepts are made one at a time */
 
 struct shoal_listening {
@@ -61,7 +67,7 @@ static void accept_shot(struct shoal_io_op *op, int fd, struct shoal_slice *slic
         close(fd); /* came in one batch with those that filled the room */
         return;
     }
-    listener->open++;
+    listener->open += listener->open_max != UNLIMITED; /* then nobody reports them closed */
     uint32_t room = listener->open_max - listener->open;
     listener->paused = room == 0;
     if (room == 0 || (room <= CAREFUL_ROOM && !op->careful))
@@ -252,7 +258,7 @@ static int open_socket(struct shoal_listening *listening, unsigned core)
     return 0;
 }
 
-static int open_sockets(struct shoal_listening *listening)
+static int try_sockets(struct shoal_listening *listening)
 {
     int rc = 0;
     if (listening->address.storage.ss_family == AF_UNIX)
@@ -264,13 +270,37 @@ static int open_sockets(struct shoal_listening *listening)
     return rc;
 }
 
+static void close_sockets(struct shoal_listening *listening)
+{
+    for (unsigned core = 0; core < listening->cores; core++) {
+        if (listening->fds[core] >= 0)
+            close(listening->fds[core]);
+        listening->fds[core] = -1;
+    }
+}
+
+/*
+ * A server that was killed leaves its sockets to the kernel, which takes some milliseconds to tear
+ * an io_uring down: who restarts it at once must not be told that the address is in use.
+ */
+static int open_sockets(struct shoal_listening *listening)
+{
+    for (int attempt = 1;; attempt++) {
+        int rc = try_sockets(listening);
+        if (rc != -EADDRINUSE || attempt == IN_USE_ATTEMPTS)
+            return rc;
+        close_sockets(listening);
+        rc = shoal_sleep_ns(IN_USE_WAIT_NS);
+        if (rc < 0)
+            return rc;
+    }
+}
+
 /* ---- All cores ---- */
 
 static void listening_free(struct shoal_listening *listening)
 {
-    for (unsigned core = 0; core < listening->cores; core++)
-        if (listening->fds[core] >= 0)
-            close(listening->fds[core]);
+    close_sockets(listening);
     shoal_mem_free(listening->fds, listening->cores * sizeof(int));
     shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
     shoal_mem_free(listening, sizeof(*listening));
@@ -333,15 +363,18 @@ void shoal_listening_stop(struct shoal_listening *listening)
 {
     if (listening == NULL)
         return;
+    /* While somebody still answers there: a successor might take a silent file for a stale one,
+     * and this would remove the successor's. */
+    const struct sockaddr_un *unix_address =
+        (const struct sockaddr_un *)&listening->address.storage;
+    if (listening->bound && unix_address->sun_family == AF_UNIX &&
+        unix_address->sun_path[0] != '\0')
+        (void)unlink(unix_address->sun_path);
     shoal_fiber_shield();
     for (unsigned core = 0; core < listening->cores; core++)
         while (shoal_await(shoal_submit_fiber_to(core, stop_here, listening), NULL) == -ENOMEM)
             (void)shoal_sleep_ns(SHOAL_NS_PER_MS);
     shoal_fiber_unshield();
-    const struct sockaddr_un *unix_address =
-        (const struct sockaddr_un *)&listening->address.storage;
-    if (listening->bound && unix_address->sun_family == AF_UNIX && unix_address->sun_path[0] != '\0')
-        (void)unlink(unix_address->sun_path);
     listening_free(listening);
 }
 
@@ -383,5 +416,5 @@ static void accepted_stream(struct shoal_listener *listener, int fd, void *arg)
 int shoal_listen(struct shoal_listening **out, const struct shoal_address *address,
                  shoal_connection_fn *serve, void *arg)
 {
-    return listen_with(out, address, UINT32_MAX, accepted_stream, serve, arg);
+    return listen_with(out, address, UNLIMITED, accepted_stream, serve, arg);
 }

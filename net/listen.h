@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "shoal/runtime/compiler.h"
+
 #include "shoal/net/address.h"
 #include "shoal/net/stream.h"
 
@@ -35,8 +36,8 @@ SHOAL_API int shoal_listen(struct shoal_listening **out, const struct shoal_addr
                            shoal_connection_fn *serve, void *arg);
 
 /* The address that was bound, with the port that the kernel chose when it was 0. */
-SHOAL_API const struct shoal_address *shoal_listening_address(
-    const struct shoal_listening *listening);
+SHOAL_API const struct shoal_address *
+shoal_listening_address(const struct shoal_listening *listening);
 
 /*
  * Accepts what waits in the kernel's queues, closes the sockets, and frees `listening`. Connections

@@ -6,6 +6,7 @@
 #define SHOAL_NET_LISTEN_IMPL_H
 
 #include "shoal/runtime/core_impl.h"
+
 #include "shoal/net/listen.h"
 
 struct shoal_listener {

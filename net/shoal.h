@@ -19,13 +19,15 @@
 #include "shoal/runtime/resolve.h"
 #include "shoal/runtime/task.h"
 #include "shoal/runtime/timer.h"
+
 #include "shoal/smp/app.h"
 #include "shoal/smp/submit.h"
 #include "shoal/smp/topology.h"
+
 #include "shoal/net/address.h"
-#include "shoal/net/listen.h"
-#include "shoal/net/stream.h"
 #include "shoal/net/http/server.h"
 #include "shoal/net/http/uri.h"
+#include "shoal/net/listen.h"
+#include "shoal/net/stream.h"
 
 #endif

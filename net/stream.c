@@ -4,15 +4,17 @@
 #include "shoal/net/stream.h"
 
 #include <errno.h>
+#include <string.h>
+
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <string.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
+
 #include "shoal/net/address.h"
 #include "shoal/net/stream_impl.h"
 
@@ -67,18 +69,27 @@ static void queue_input(struct shoal_stream *stream)
     shoal_core_post(shoal_core_self, &stream->input_task);
 }
 
+static void go_on_closing(struct shoal_stream *stream);
+
 static void run_input(struct shoal_task *task)
 {
     struct shoal_stream *stream = SHOAL_CONTAINER_OF(task, struct shoal_stream, input_task);
     stream->input_queued = false;
     if (stream->closing) {
-        shoal_stream_end(stream);
+        go_on_closing(stream);
         return;
     }
     if (stream->reader != NULL)
         shoal_fiber_make_ready(shoal_core_self, stream->reader);
     else if (stream->on->input != NULL)
         stream->on->input(stream);
+}
+
+/* Where the core's buffers run short, one slice a stream is enough: others want to receive too. */
+static bool holds_enough(struct shoal_core *core, const struct shoal_stream *stream)
+{
+    return stream->in.slices >= SHOAL_STREAM_HELD_MAX ||
+           (stream->in.slices > 1 && shoal_bufpool_short(&core->buffers));
 }
 
 static void recv_shot(struct shoal_io_op *op, int result, struct shoal_slice *slice)
@@ -89,13 +100,13 @@ static void recv_shot(struct shoal_io_op *op, int result, struct shoal_slice *sl
         shoal_slice_free(slice);
         return;
     }
-    shoal_chain_push(&stream->in, slice);
-    if (SHOAL_UNLIKELY(stream->in.slices >= SHOAL_STREAM_HELD_MAX && !stream->paused)) {
-        stream->paused = true;
-        shoal_io_cancel(shoal_core_self, op);
-    }
-    /* Where this is a task already, the handler follows the read while all of it is in the cache. */
     struct shoal_core *core = shoal_core_self;
+    shoal_chain_push(&stream->in, slice);
+    if (SHOAL_UNLIKELY(holds_enough(core, stream)) && !stream->paused) {
+        stream->paused = true;
+        shoal_io_cancel(core, op);
+    }
+    /* Where this is a task already, the handler follows the read while all is in the cache. */
     bool at_once = core->io.in_task && !stream->input_queued;
     core->io.in_task = false;
     if (at_once)
@@ -108,7 +119,7 @@ static void recv_done(struct shoal_io_op *op)
 {
     struct shoal_stream *stream = SHOAL_CONTAINER_OF(op, struct shoal_stream, recv);
     if (stream->closing) {
-        shoal_stream_end(stream);
+        go_on_closing(stream);
         return;
     }
     if (op->result == -ECANCELED && stream->paused) {
@@ -208,7 +219,7 @@ static void send_done(struct shoal_io_op *op)
     } else {
         stream->sent_bytes += (uint64_t)op->result;
         shoal_chain_consume(&stream->sending, (size_t)op->result);
-        if (stream->sending.bytes > 0 && !stream->closing) {
+        if (stream->sending.bytes > 0 && !stream->closing && stream->out_error == 0) {
             submit_send(stream);
             return;
         }
@@ -216,7 +227,7 @@ static void send_done(struct shoal_io_op *op)
     }
     free_vector(stream);
     if (stream->closing) {
-        shoal_stream_end(stream);
+        go_on_closing(stream);
         return;
     }
     shoal_stream_flush(stream);
@@ -293,8 +304,8 @@ int shoal_stream_append(struct shoal_stream *stream, const void *data, size_t le
 
 int shoal_stream_append_slice(struct shoal_stream *stream, struct shoal_slice *slice)
 {
-    if (stream->out_error != 0) {
-        shoal_slice_free(slice);
+    if (stream->out_error != 0 || slice->len == 0) {
+        shoal_slice_free(slice); /* an empty one would be sent for ever */
         return stream->out_error;
     }
     shoal_chain_push(&stream->out, slice);
@@ -373,6 +384,7 @@ int shoal_stream_init(struct shoal_stream *stream, int fd, const struct shoal_st
     memset(stream, 0, sizeof(*stream));
     struct shoal_core *core = shoal_core_self;
     stream->fd.fd = fd;
+    stream->core = (uint16_t)core->id;
     int rc = core->io.ops->add(core, &stream->fd);
     if (rc < 0)
         return rc;
@@ -390,14 +402,20 @@ int shoal_stream_init(struct shoal_stream *stream, int fd, const struct shoal_st
 void shoal_stream_end(struct shoal_stream *stream)
 {
     struct shoal_core *core = shoal_core_self;
-    if (!stream->closing) {
-        SHOAL_DCHECK(stream->reader == NULL && stream->writer == NULL,
-                     "a stream is closed while a fiber waits at it");
-        stream->closing = true;
-        shoal_io_cancel(core, &stream->recv);
-        shoal_io_cancel(core, &stream->send);
-    }
-    /* Each that is still to come calls here again. */
+    if (stream->closing)
+        return;
+    SHOAL_CHECK(stream->reader == NULL && stream->writer == NULL,
+                "a stream is closed while a fiber waits at it");
+    stream->closing = true;
+    shoal_io_cancel(core, &stream->recv);
+    shoal_io_cancel(core, &stream->send);
+    queue_input(stream);
+}
+
+/* The last of the input task and the two operations ends the stream. */
+static void go_on_closing(struct shoal_stream *stream)
+{
+    struct shoal_core *core = shoal_core_self;
     if (stream->input_queued || shoal_io_busy(&stream->recv) || shoal_io_busy(&stream->send))
         return;
     shoal_chain_clear(&stream->in);
@@ -484,8 +502,15 @@ int shoal_stream_connect(struct shoal_stream **out, const struct shoal_address *
     return rc;
 }
 
+static void check_mine(const struct shoal_stream *stream, const char *what)
+{
+    SHOAL_DCHECK(stream->core == shoal_context_core, "%s of a stream of core %u on core %d", what,
+                 stream->core, shoal_context_core);
+}
+
 int shoal_stream_read(struct shoal_stream *stream, struct shoal_slice **out)
 {
+    check_mine(stream, "read");
     int rc = shoal_stream_wait_in(stream);
     if (rc < 0)
         return rc;
@@ -496,8 +521,10 @@ int shoal_stream_read(struct shoal_stream *stream, struct shoal_slice **out)
 
 static int after_append(struct shoal_stream *stream, int rc)
 {
-    if (rc < 0)
+    if (rc < 0) {
+        shoal_stream_fail_out(stream, rc); /* what follows a hole must not be sent */
         return rc;
+    }
     if (stream->out.bytes + stream->sending.bytes <= SHOAL_STREAM_OUT_HIGH)
         return stream->out_error;
     return shoal_stream_wait_out(stream, SHOAL_STREAM_OUT_HIGH / 2);
@@ -505,6 +532,7 @@ static int after_append(struct shoal_stream *stream, int rc)
 
 int shoal_stream_write(struct shoal_stream *stream, const void *data, size_t len)
 {
+    check_mine(stream, "write");
     const char *from = data;
     while (len > 0) {
         size_t n = len < SHOAL_STREAM_OUT_HIGH ? len : SHOAL_STREAM_OUT_HIGH;
@@ -521,11 +549,13 @@ int shoal_stream_write(struct shoal_stream *stream, const void *data, size_t len
 
 int shoal_stream_write_slice(struct shoal_stream *stream, struct shoal_slice *slice)
 {
+    check_mine(stream, "write");
     return after_append(stream, shoal_stream_append_slice(stream, slice));
 }
 
 int shoal_stream_drain(struct shoal_stream *stream)
 {
+    check_mine(stream, "drain");
     return shoal_stream_wait_out(stream, 0);
 }
 
@@ -539,6 +569,8 @@ int shoal_stream_shutdown(struct shoal_stream *stream)
 
 void shoal_stream_close(struct shoal_stream *stream)
 {
-    if (stream != NULL)
-        shoal_stream_end(stream);
+    if (stream == NULL)
+        return;
+    check_mine(stream, "close");
+    shoal_stream_end(stream);
 }

@@ -39,8 +39,9 @@ SHOAL_API int shoal_stream_connect(struct shoal_stream **out, const struct shoal
 SHOAL_API int shoal_stream_read(struct shoal_stream *stream, struct shoal_slice **out);
 
 /*
- * Writes a copy of `len` bytes. 0, or -errno of the connection (-EPIPE, -ECONNRESET, -ENOMEM). 0
- * means gathered, not sent. On a fiber; yields when too much waits to be sent.
+ * Writes a copy of `len` bytes. 0, or -errno of the connection (-EPIPE, -ECONNRESET, -ENOMEM),
+ * after which nothing more can be written; -ECANCELED, with a part or all of it gathered. 0 means
+ * gathered, not sent. On a fiber; yields when too much waits to be sent.
  */
 SHOAL_API int shoal_stream_write(struct shoal_stream *stream, const void *data, size_t len);
 
@@ -56,8 +57,8 @@ SHOAL_API int shoal_stream_drain(struct shoal_stream *stream);
 /* Drains, then ends the stream of bytes to the peer (FIN). 0 or -errno. On a fiber; yields. */
 SHOAL_API int shoal_stream_shutdown(struct shoal_stream *stream);
 
-/* Ends the connection and frees the stream, at once or when the kernel lets go of its buffers.
- * What was not drained is lost. Does not yield. NULL is fine. */
+/* Ends the connection, at which no fiber may wait, and frees the stream once the kernel has let go
+ * of its buffers. What was not drained is lost. Does not yield. NULL is fine. */
 SHOAL_API void shoal_stream_close(struct shoal_stream *stream);
 
 SHOAL_END_DECLS

@@ -12,11 +12,12 @@
 #define SHOAL_NET_STREAM_IMPL_H
 
 #include "shoal/runtime/core_impl.h"
+
 #include "shoal/net/stream.h"
 
-#define SHOAL_STREAM_HELD_MAX  4u  /* slices held unread before receiving pauses */
-#define SHOAL_STREAM_BLOCK     4032u /* an odd number of cache lines: starts spread over the sets */
-#define SHOAL_STREAM_IOV_MAX   16u
+#define SHOAL_STREAM_HELD_MAX 4u    /* slices held unread before receiving pauses */
+#define SHOAL_STREAM_BLOCK    4032u /* an odd number of cache lines: starts spread over the sets */
+#define SHOAL_STREAM_IOV_MAX  16u
 
 struct shoal_stream_events {
     void (*input)(struct shoal_stream *stream);   /* data, end or error; from the queue */
@@ -37,9 +38,10 @@ struct shoal_stream {
     struct shoal_fiber *reader;
     struct shoal_fiber *writer;
     uint64_t sent_bytes; /* ever: tells progress */
-    int32_t in_error;  /* 0 while receiving; SHOAL_EEOF or -errno after */
-    int32_t out_error; /* 0, or why nothing can be sent any more */
+    int32_t in_error;    /* 0 while receiving; SHOAL_EEOF or -errno after */
+    int32_t out_error;   /* 0, or why nothing can be sent any more */
     bool input_queued;
+    uint16_t core;
     bool paused; /* receiving waits until `in` is taken */
     bool closing;
 };

@@ -5,8 +5,9 @@
 #ifndef SHOAL_RUNTIME_BLOCKING_IMPL_H
 #define SHOAL_RUNTIME_BLOCKING_IMPL_H
 
-#include <pthread.h>
 #include <stdbool.h>
+
+#include <pthread.h>
 
 #include "shoal/runtime/blocking.h"
 #include "shoal/runtime/task.h"

@@ -54,8 +54,8 @@ struct shoal_slice *shoal_slice_take_over(void *data, uint32_t len, void (*relea
     foreign->ctx = ctx;
     foreign->block = (struct shoal_block){
         .data = data, .release = foreign_release, .owner = owner, .size = len, .refs = 1};
-    foreign->slice = (struct shoal_slice){
-        .block = &foreign->block, .data = data, .len = len, .embedded = true};
+    foreign->slice =
+        (struct shoal_slice){.block = &foreign->block, .data = data, .len = len, .embedded = true};
     return &foreign->slice;
 }
 

@@ -57,7 +57,8 @@ SHOAL_API struct shoal_slice *shoal_slice_take_over(void *data, uint32_t len,
                                                     void (*release)(void *ctx), void *ctx,
                                                     const char *owner);
 
-/* Another slice of the same block: `len` bytes from `offset` of `slice`. NULL when out of memory. */
+/* Another slice of the same block: `len` bytes from `offset` of `slice`. NULL when out of memory.
+ */
 SHOAL_API struct shoal_slice *shoal_slice_share(const struct shoal_slice *slice, uint32_t offset,
                                                 uint32_t len);
 

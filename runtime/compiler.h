@@ -9,8 +9,8 @@
 #define SHOAL_API __attribute__((visibility("default")))
 
 #ifdef __cplusplus
-#define SHOAL_BEGIN_DECLS extern "C" {
-#define SHOAL_END_DECLS   }
+#define SHOAL_BEGIN_DECLS               extern "C" {
+#define SHOAL_END_DECLS                 }
 #define SHOAL_STATIC_ASSERT(cond, text) static_assert(cond, text)
 #else
 #define SHOAL_BEGIN_DECLS

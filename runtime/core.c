@@ -8,8 +8,9 @@
  *
  * While tasks run, messages are looked at every TASKS_A_LOOK tasks, so that a busy core answers
  * within a few tasks and not only at the quota's end; timers and I/O, which may cost a system call,
- * at the first of those looks that comes IO_LOOK_NS after the last. (A look at I/O with each look at
- * messages made an io_uring server enter the kernel once for four requests in place of seventeen.)
+ * at the first of those looks that comes IO_LOOK_NS after the last. (A look at I/O with each look
+ * at messages made an io_uring server enter the kernel once for four requests in place of
+ * seventeen.)
  *
  * Sleep: announce (an atomic exchange of `asleep`), look once more at everything that other threads
  * write, and only then block. Whoever publishes work does so by an atomic read-modify-write and

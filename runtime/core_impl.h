@@ -15,6 +15,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+
 #include <sys/types.h>
 
 #include "shoal/runtime/blocking_impl.h"

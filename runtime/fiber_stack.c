@@ -10,7 +10,7 @@
 #include "shoal/runtime/fiber_impl.h"
 #include "shoal/runtime/mem.h"
 
-#define BATCH_STACKS            16
+#define BATCH_STACKS             16
 #define LINUX_MADV_GUARD_INSTALL 102 /* Linux 6.13, include/uapi/asm-generic/mman-common.h */
 
 struct shoal_stack_batch {

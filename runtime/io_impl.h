@@ -100,7 +100,7 @@ struct shoal_io_op {
     uint8_t kind;
     uint8_t state : 4;
     uint8_t cancelling : 1;
-    uint8_t careful : 1; /* ACCEPT: one at a time, so that a cancel stops it at once */
+    uint8_t careful : 1;      /* ACCEPT: one at a time, so that a cancel stops it at once */
     uint8_t cancel_waits : 1; /* io_uring: the request to cancel waits for a place itself */
 };
 

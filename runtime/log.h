@@ -21,8 +21,7 @@ SHOAL_API void shoal_log_set_level(enum shoal_log_level level);
 SHOAL_API bool shoal_log_enabled(enum shoal_log_level level);
 
 /* Writes one line. Any thread; not from a signal handler. Does not yield; may block on stderr. */
-SHOAL_API void shoal_log_write(enum shoal_log_level level, const char *fmt, ...)
-    SHOAL_PRINTF(2, 3);
+SHOAL_API void shoal_log_write(enum shoal_log_level level, const char *fmt, ...) SHOAL_PRINTF(2, 3);
 
 SHOAL_END_DECLS
 
@@ -31,9 +30,9 @@ SHOAL_END_DECLS
         if (shoal_log_enabled(level))                                                              \
             shoal_log_write(level, __VA_ARGS__);                                                   \
     } while (0)
-#define SHOAL_ERROR(...) SHOAL_LOG(SHOAL_LOG_ERROR, __VA_ARGS__)
-#define SHOAL_WARN(...)  SHOAL_LOG(SHOAL_LOG_WARN, __VA_ARGS__)
-#define SHOAL_INFO(...)  SHOAL_LOG(SHOAL_LOG_INFO, __VA_ARGS__)
+#define SHOAL_ERROR(...)  SHOAL_LOG(SHOAL_LOG_ERROR, __VA_ARGS__)
+#define SHOAL_WARN(...)   SHOAL_LOG(SHOAL_LOG_WARN, __VA_ARGS__)
+#define SHOAL_INFO(...)   SHOAL_LOG(SHOAL_LOG_INFO, __VA_ARGS__)
 #define SHOAL_DEBUGF(...) SHOAL_LOG(SHOAL_LOG_DEBUG, __VA_ARGS__)
 
 #endif

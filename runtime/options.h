@@ -14,10 +14,12 @@
 SHOAL_BEGIN_DECLS
 
 enum shoal_option_type {
-    SHOAL_OPTION_FLAG,       /* bool *target; takes no value: present means true */
-    SHOAL_OPTION_UINT,       /* uint64_t *target; decimal within [min, max] */
-    SHOAL_OPTION_SIZE,       /* uint64_t *target; bytes, suffix k/K, M, G, T (binary) allowed, within [min, max] */
-    SHOAL_OPTION_SECONDS_NS, /* uint64_t *target in nanoseconds; given in seconds, decimals allowed; min, max in ns */
+    SHOAL_OPTION_FLAG, /* bool *target; takes no value: present means true */
+    SHOAL_OPTION_UINT, /* uint64_t *target; decimal within [min, max] */
+    SHOAL_OPTION_SIZE, /* uint64_t *target; bytes, suffix k/K, M, G, T (binary) allowed, within
+                          [min, max] */
+    SHOAL_OPTION_SECONDS_NS, /* uint64_t *target in nanoseconds; given in seconds, decimals allowed;
+                                min, max in ns */
     SHOAL_OPTION_STRING,     /* const char **target: points into argv */
     SHOAL_OPTION_CHOICE,     /* int *target: index in `choices` */
 };
@@ -47,10 +49,10 @@ enum shoal_options_result {
  * On SHOAL_OPTIONS_BAD, `error` (error_size bytes) holds one line without newline, such as
  * `--smp: "0" is out of range (allowed: 1 to 1024)`; an unknown option suggests the nearest name.
  */
-SHOAL_API enum shoal_options_result
-shoal_options_parse(int argc, char **argv, const struct shoal_option *const *tables,
-                    const char *version, const char *about, int *rest, char *error,
-                    size_t error_size);
+SHOAL_API enum shoal_options_result shoal_options_parse(int argc, char **argv,
+                                                        const struct shoal_option *const *tables,
+                                                        const char *version, const char *about,
+                                                        int *rest, char *error, size_t error_size);
 
 SHOAL_END_DECLS
 

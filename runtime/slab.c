@@ -20,13 +20,13 @@
 #define UNPOISON(ptr, bytes) ((void)(ptr))
 #endif
 
-#define CHUNK_BYTES    16384u
+#define CHUNK_BYTES 16384u
 /* Below a page, jemalloc would move each chunk by a random offset into a page of its own: 25 %. */
 #define CHUNK_ALIGNMENT 4096u
-#define OBJECTS_MIN    8u
-#define QUARANTINE_MAX 64u
-#define REPORTED_MAX   8u
-#define POISON_BYTE    0xdb
+#define OBJECTS_MIN     8u
+#define QUARANTINE_MAX  64u
+#define REPORTED_MAX    8u
+#define POISON_BYTE     0xdb
 
 struct shoal_slab_chunk {
     struct shoal_slab_chunk *next;

@@ -10,7 +10,8 @@
  *
  * `run` is called on a fiber of core 0 once every core runs; when it returns, the program stops:
  *
- *   1. services stop, the last started first (shoal_at_stop): they drain, at most --shutdown-timeout
+ *   1. services stop, the last started first (shoal_at_stop): they drain, at most
+ * --shutdown-timeout
  *   2. every fiber that still waits is cancelled and waited for, on every core
  *   3. when no message is in flight on any core, the loops end; what was never consumed is reported
  *
@@ -28,9 +29,9 @@
 SHOAL_BEGIN_DECLS
 
 struct shoal_program {
-    const char *name;    /* for messages */
-    const char *version; /* for --version; NULL: the library's */
-    const char *about;   /* one line for --help; NULL: none */
+    const char *name;                   /* for messages */
+    const char *version;                /* for --version; NULL: the library's */
+    const char *about;                  /* one line for --help; NULL: none */
     const struct shoal_option *options; /* the program's own; NULL: none */
     int (*run)(void *arg);
     void *arg;

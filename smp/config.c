@@ -4,13 +4,15 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+
 #include <sys/resource.h>
 
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/smp/launch_impl.h"
 
-#define MEMORY_MIN_PER_CORE (UINT64_C(8) << 20)
+#define MEMORY_MIN_PER_CORE  (UINT64_C(8) << 20)
 #define DESCRIPTORS_PER_CORE 32u /* ring, eventfds, listeners, files being served */
 #define DESCRIPTORS_OTHER    32u /* standard streams, signals, logs, the program's own */
 #define CONNECTIONS_MAX      UINT64_C(10000000)
@@ -31,8 +33,8 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
         {"smp", SHOAL_OPTION_UINT, &config->smp, "N",
          "Number of cores to run on; by default the CPUs that the process may use.", 1, 1024, NULL,
          NULL},
-        {"cpuset", SHOAL_OPTION_STRING, &config->cpuset, "LIST",
-         "CPUs to run on, such as 0-3,8.", 0, 0, NULL, NULL},
+        {"cpuset", SHOAL_OPTION_STRING, &config->cpuset, "LIST", "CPUs to run on, such as 0-3,8.",
+         0, 0, NULL, NULL},
         {"memory", SHOAL_OPTION_SIZE, &config->memory_bytes, "SIZE",
          "Memory that all cores together may use, such as 512M; by default no limit.", 1, 0, NULL,
          NULL},
@@ -52,8 +54,8 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
         {"thread-affinity", SHOAL_OPTION_CHOICE, &config->thread_affinity, NULL,
          "Pin each core to a CPU.", 0, 0, on_off, &config->thread_affinity_given},
         {"shutdown-timeout", SHOAL_OPTION_SECONDS_NS, &config->shutdown_timeout_ns, "SECONDS",
-         "How long a stop waits for requests that are being answered.", 0,
-         3600 * SHOAL_NS_PER_S, NULL, NULL},
+         "How long a stop waits for requests that are being answered.", 0, 3600 * SHOAL_NS_PER_S,
+         NULL, NULL},
         {"max-connections", SHOAL_OPTION_UINT, &config->max_connections, "N",
          "Connections at most, over all cores; by default what the descriptors allow.", 1,
          CONNECTIONS_MAX, NULL, NULL},
@@ -62,8 +64,8 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
         {.name = NULL},
     };
     const struct shoal_option none[] = {{.name = NULL}};
-    const struct shoal_option *const tables[] = {
-        program->options != NULL ? program->options : none, runtime_options, NULL};
+    const struct shoal_option *const tables[] = {program->options != NULL ? program->options : none,
+                                                 runtime_options, NULL};
     const char *version = program->version != NULL ? program->version : SHOAL_VERSION;
     return shoal_options_parse(argc, argv, tables, version, program->about, NULL, error,
                                error_size);
@@ -107,11 +109,11 @@ int shoal_config_check(struct shoal_config *config, unsigned cores, char *error,
 {
     if (config->memory_bytes != 0 && config->memory_bytes / cores < MEMORY_MIN_PER_CORE) {
         bool whole_mib = (config->memory_bytes & ((1u << 20) - 1)) == 0;
-        snprintf(error, error_size,
-                 "--memory: \"%llu%s\" is too small for %u cores (allowed: at least %lluM)",
-                 (unsigned long long)(whole_mib ? config->memory_bytes >> 20 : config->memory_bytes),
-                 whole_mib ? "M" : "", cores,
-                 (unsigned long long)(MEMORY_MIN_PER_CORE * cores >> 20));
+        snprintf(
+            error, error_size,
+            "--memory: \"%llu%s\" is too small for %u cores (allowed: at least %lluM)",
+            (unsigned long long)(whole_mib ? config->memory_bytes >> 20 : config->memory_bytes),
+            whole_mib ? "M" : "", cores, (unsigned long long)(MEMORY_MIN_PER_CORE * cores >> 20));
         return SHOAL_EOPTION;
     }
     return check_descriptors(config, cores, error, error_size);

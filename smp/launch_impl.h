@@ -83,8 +83,7 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
                                              size_t error_size);
 
 /* Once the number of cores is known: memory a core, descriptors. 0 or SHOAL_EOPTION. */
-int shoal_config_check(struct shoal_config *config, unsigned cores, char *error,
-                       size_t error_size);
+int shoal_config_check(struct shoal_config *config, unsigned cores, char *error, size_t error_size);
 
 /* launch.c */
 int shoal_launch_run(struct shoal_launch *launch);

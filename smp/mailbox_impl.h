@@ -27,6 +27,7 @@
 
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future.h"
+
 #include "shoal/smp/submit.h"
 
 #define SHOAL_RING_SLOTS SHOAL_SUBMIT_IN_FLIGHT_MAX

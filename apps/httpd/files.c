@@ -3,14 +3,15 @@
  * no `..` and no link leads out, whatever happens to the folder meanwhile.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <fcntl.h>
 #include <sys/stat.h>
 
 #include "httpd.h"
 
-#define PIECE_BYTES 65536u
+#define PIECE_BYTES    65536u
 #define PATH_BYTES_MAX 4096
 
 static const char *type_of(const char *path)
@@ -91,8 +92,7 @@ static int send_file(struct shoal_http_request *request, struct shoal_file *file
     return shoal_http_end(request);
 }
 
-static int reply_file(struct shoal_http_request *request, struct shoal_file *file,
-                      const char *path)
+static int reply_file(struct shoal_http_request *request, struct shoal_file *file, const char *path)
 {
     struct shoal_file_stat stat;
     int rc = shoal_file_stat(file, &stat);

@@ -2,9 +2,10 @@
  * shoal-httpd: a server on every core that shows what Shoal does, one route a feature.
  */
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+
+#include <fcntl.h>
 
 #include "httpd.h"
 
@@ -16,16 +17,20 @@ static int add_routes(struct httpd *httpd)
         const char *pattern;
         shoal_http_handler *handler;
     } routes[] = {
-        {"GET", "/", httpd_page},          {"GET", "/plaintext", httpd_plaintext},
-        {"GET", "/json", httpd_json},      {"POST", "/echo", httpd_echo},
-        {"PUT", "/echo", httpd_echo},      {"GET", "/sleep", httpd_sleep},
-        {"GET", "/greet/:name", httpd_greet}, {"GET", "/cores", httpd_cores},
+        {"GET", "/", httpd_page},
+        {"GET", "/plaintext", httpd_plaintext},
+        {"GET", "/json", httpd_json},
+        {"POST", "/echo", httpd_echo},
+        {"PUT", "/echo", httpd_echo},
+        {"GET", "/sleep", httpd_sleep},
+        {"GET", "/greet/:name", httpd_greet},
+        {"GET", "/cores", httpd_cores},
         {"GET", "/files/*", httpd_files},
     };
     int rc = shoal_http_route_future(server, "GET", "/sum", httpd_sum, httpd);
     for (size_t i = 0; i < sizeof(routes) / sizeof(routes[0]) && rc == 0; i++)
-        rc = shoal_http_route(server, routes[i].method, routes[i].pattern, routes[i].handler,
-                              httpd);
+        rc =
+            shoal_http_route(server, routes[i].method, routes[i].pattern, routes[i].handler, httpd);
     return rc;
 }
 

@@ -37,7 +37,8 @@ int httpd_echo(struct shoal_http_request *request, void *arg)
     if (more < 0)
         return more;
     uint64_t length = shoal_http_body_length(request);
-    int rc = shoal_http_begin(request, 200, type, length == UINT64_MAX ? SHOAL_HTTP_CHUNKED : length);
+    int rc =
+        shoal_http_begin(request, 200, type, length == UINT64_MAX ? SHOAL_HTTP_CHUNKED : length);
     while (rc == 0 && more > 0) {
         rc = shoal_http_write(request, piece.ptr, piece.len);
         if (rc == 0)

@@ -6,12 +6,14 @@
  */
 #include <errno.h>
 #include <string.h>
+
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/net/http/http_impl.h"
 
 static const char gathered[] = "http head"; /* the owner of blocks that gather() made */
@@ -41,13 +43,18 @@ static uint64_t write_timeout_ns(const struct shoal_http_connection *connection)
     return connection->shard->server->options.write_timeout_ns;
 }
 
+static void mark_progress(struct shoal_http_connection *connection, uint64_t now_ns)
+{
+    if (connection->stream.sent_bytes == connection->sent_mark && connection->sent_mark_ns != 0)
+        return;
+    connection->sent_mark = connection->stream.sent_bytes;
+    connection->sent_mark_ns = now_ns;
+}
+
 void shoal_http_connection_watch_output(struct shoal_http_connection *connection)
 {
     uint64_t now_ns = shoal_core_self->now_ns;
-    if (connection->stream.sent_bytes != connection->sent_mark || connection->sent_mark_ns == 0) {
-        connection->sent_mark = connection->stream.sent_bytes;
-        connection->sent_mark_ns = now_ns;
-    }
+    mark_progress(connection, now_ns);
     arm_by(connection, shoal_deadline_ns(now_ns, write_timeout_ns(connection)));
 }
 
@@ -58,10 +65,7 @@ static uint64_t output_deadline_ns(struct shoal_http_connection *connection, uin
         connection->sent_mark_ns = 0;
         return SHOAL_NS_FOREVER;
     }
-    if (connection->stream.sent_bytes != connection->sent_mark || connection->sent_mark_ns == 0) {
-        connection->sent_mark = connection->stream.sent_bytes;
-        connection->sent_mark_ns = now_ns;
-    }
+    mark_progress(connection, now_ns);
     uint64_t by_ns = shoal_deadline_ns(connection->sent_mark_ns, write_timeout_ns(connection));
     return by_ns <= now_ns ? 0 : by_ns;
 }

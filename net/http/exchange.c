@@ -4,8 +4,11 @@
 #include <errno.h>
 #include <string.h>
 
+#include <sys/socket.h>
+
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+
 #include "shoal/net/http/http_impl.h"
 #include "shoal/net/http/uri.h"
 
@@ -34,14 +37,6 @@ unsigned shoal_http_status_of_error(int code)
     }
 }
 
-static void unref(struct shoal_block **place)
-{
-    struct shoal_block *block = *place;
-    *place = NULL;
-    if (block != NULL && --block->refs == 0)
-        block->release(block);
-}
-
 void shoal_http_request_clear(struct shoal_http_request *request)
 {
     const size_t from = offsetof(struct shoal_http_request, head_block);
@@ -50,9 +45,8 @@ void shoal_http_request_clear(struct shoal_http_request *request)
 
 void shoal_http_request_release(struct shoal_http_request *request)
 {
-    unref(&request->head_block);
-    if (SHOAL_UNLIKELY(request->piece_block != NULL))
-        unref(&request->piece_block);
+    shoal_http_block_unref(&request->head_block);
+    shoal_http_block_unref(&request->piece_block);
     if (SHOAL_UNLIKELY(request->whole_body != NULL))
         shoal_slice_free(request->whole_body);
     if (SHOAL_UNLIKELY(request->decoded != NULL))
@@ -128,8 +122,8 @@ static int call_handler(struct shoal_http_request *request, const struct shoal_r
 static bool client_left(const struct shoal_http_request *request, int code)
 {
     return request->connection->stream.out_error != 0 ||
-           (code != 0 && code == request->body_error && code == request->connection->stream.in_error &&
-            code != -ETIMEDOUT);
+           (code != 0 && code == request->body_error &&
+            code == request->connection->stream.in_error && code != -ETIMEDOUT);
 }
 
 static void log_failure(const struct shoal_http_request *request, int code)
@@ -139,6 +133,22 @@ static void log_failure(const struct shoal_http_request *request, int code)
                (int)head->path.len, head->path.ptr,
                code < 0 ? "the handler failed: " : "the handler has not replied",
                code < 0 ? shoal_error_text(code) : "");
+}
+
+/*
+ * The client must not take half a body for the whole. What announces its end (a length, chunks)
+ * lacks it then, and answers to earlier requests still go out; a body that ends with the connection
+ * has to end with a reset.
+ */
+static void break_off(struct shoal_http_request *request)
+{
+    struct shoal_http_connection *connection = request->connection;
+    connection->close_after = true;
+    if (request->chunked_reply || request->reply_left != SHOAL_HTTP_CHUNKED)
+        return;
+    const struct linger at_once = {.l_onoff = 1, .l_linger = 0};
+    (void)setsockopt(connection->stream.fd.fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
+    shoal_http_connection_abort(connection);
 }
 
 /* What the handler left undone. */
@@ -162,11 +172,8 @@ static void complete_reply(struct shoal_http_request *request, int code, const c
     if (request->reply_state == SHOAL_HTTP_BODY_FOLLOWS && code >= 0 &&
         shoal_http_end(request) == 0)
         return;
-    if (request->reply_state != SHOAL_HTTP_ENDED) {
-        /* The client must not take half a body for the whole. */
-        connection->aborted = true;
-        connection->close_after = true;
-    }
+    if (request->reply_state != SHOAL_HTTP_ENDED)
+        break_off(request);
 }
 
 static void dispatch(struct shoal_http_request *request)
@@ -206,6 +213,8 @@ void shoal_http_exchange(struct shoal_http_connection *connection,
         connection->close_after = true;
         connection->linger = true;
     }
+    if (SHOAL_UNLIKELY(connection->close_after && connection->stream.in.bytes > 0))
+        connection->linger = true; /* it sends more, which would bring a reset */
     if (SHOAL_UNLIKELY(shard->stopping && connection->stream.in.bytes == 0)) {
         connection->close_after = true;
         connection->linger = true;

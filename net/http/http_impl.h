@@ -27,13 +27,13 @@
 #define SHOAL_NET_HTTP_HTTP_IMPL_H
 
 #include "shoal/runtime/core_impl.h"
+
 #include "shoal/net/http/http1_chunked.h"
 #include "shoal/net/http/router_impl.h"
 #include "shoal/net/http/server.h"
 #include "shoal/net/listen_impl.h"
 #include "shoal/net/stream_impl.h"
 
-#define SHOAL_HTTP_PARAMS_MAX      8
 #define SHOAL_HTTP_EXTRA_BYTES_MAX 4000u
 #define SHOAL_HTTP_LINGER_NS       (2 * SHOAL_NS_PER_S)
 #define SHOAL_HTTP_DRAIN_BYTES_MAX 65536u /* of an unread body, to keep the connection */
@@ -65,7 +65,7 @@ struct shoal_http_connection {
     struct shoal_list node;
     struct shoal_timer timer;
     uint64_t deadline_ns;
-    uint64_t sent_mark;    /* stream.sent_bytes, as it was at sent_mark_ns */
+    uint64_t sent_mark; /* stream.sent_bytes, as it was at sent_mark_ns */
     uint64_t sent_mark_ns;
     struct shoal_http_shard *shard;
     struct shoal_fiber *fiber; /* while requests are handled */
@@ -74,7 +74,7 @@ struct shoal_http_connection {
     uint8_t phase;
     bool close_after; /* no further request is read */
     bool linger;      /* the client may still be sending */
-    bool aborted; /* nothing more can be said to this client */
+    bool aborted;     /* nothing more can be said to this client */
 };
 
 enum shoal_http_reply_state {
@@ -108,7 +108,7 @@ struct shoal_http_request {
 
     struct {
         struct shoal_str name, value;
-    } params[SHOAL_HTTP_PARAMS_MAX];
+    } params[SHOAL_ROUTE_PARAMS_MAX];
     struct shoal_http_field fields[]; /* options.fields_max of them */
 };
 
@@ -117,7 +117,8 @@ struct shoal_http_server {
     struct shoal_http_limits limits;
     struct shoal_router router;
     struct shoal_listening *listening;
-    struct shoal_http_shard **shards; /* by core; each belongs to its core */
+    struct shoal_http_shard **shards;   /* by core; each belongs to its core */
+    struct shoal_http_server **at_stop; /* what the hook stops; it clears this */
     unsigned cores;
     uint32_t connections_max; /* a core */
 };
@@ -138,9 +139,18 @@ void shoal_http_connection_retire(struct shoal_http_connection *connection, bool
 /* exchange.c: one request and its answer, on the connection's fiber. */
 void shoal_http_exchange(struct shoal_http_connection *connection,
                          struct shoal_http_request *request);
-void shoal_http_request_clear(struct shoal_http_request *request); /* a fresh one */
+void shoal_http_request_clear(struct shoal_http_request *request);   /* a fresh one */
 void shoal_http_request_release(struct shoal_http_request *request); /* what it holds */
 unsigned shoal_http_status_of_error(int code);
+
+/* Drops the reference that `*place` holds, if any. */
+static inline void shoal_http_block_unref(struct shoal_block **place)
+{
+    struct shoal_block *block = *place;
+    *place = NULL;
+    if (block != NULL && --block->refs == 0)
+        block->release(block);
+}
 
 /* request.c: reads on until the body's end, if that is near; whether it is reached. */
 bool shoal_http_body_skip(struct shoal_http_request *request);

@@ -8,7 +8,10 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
+
 #include "shoal/net/http/http_impl.h"
+
+#define WHOLE_BODY_MAX (UINT64_C(1) << 30) /* as large as a slice can be */
 
 const struct shoal_http1_head *shoal_http_head(const struct shoal_http_request *request)
 {
@@ -44,14 +47,6 @@ static int fail_body(struct shoal_http_request *request, int code)
     request->connection->close_after = true;
     request->connection->linger = true;
     return code;
-}
-
-static void drop_piece(struct shoal_http_request *request)
-{
-    struct shoal_block *block = request->piece_block;
-    request->piece_block = NULL;
-    if (block != NULL && --block->refs == 0)
-        block->release(block);
 }
 
 /* Waits for input on the body's clock. */
@@ -97,8 +92,8 @@ static int next_chunk(struct shoal_http_request *request, struct shoal_str *piec
     uint64_t limit = request->connection->shard->server->options.body_bytes_max;
     size_t consumed;
     struct shoal_str data;
-    int rc = shoal_http1_chunked_decode(&request->chunked, slice->data, slice->len, &consumed,
-                                        &data);
+    int rc =
+        shoal_http1_chunked_decode(&request->chunked, slice->data, slice->len, &consumed, &data);
     if (rc < 0)
         return fail_body(request, SHOAL_EHTTP_SYNTAX);
     uint64_t announced = request->chunked.body_bytes + request->chunked.chunk_left;
@@ -124,7 +119,7 @@ static int next_counted(struct shoal_http_request *request, struct shoal_str *pi
 
 int shoal_http_body_read(struct shoal_http_request *request, struct shoal_str *piece)
 {
-    drop_piece(request);
+    shoal_http_block_unref(&request->piece_block);
     while (!request->body_done) {
         if (request->body_error != 0)
             return request->body_error;
@@ -146,6 +141,27 @@ int shoal_http_body_read(struct shoal_http_request *request, struct shoal_str *p
     return 0;
 }
 
+/* Has the whole body's memory hold `bytes`; by doubling, where they are more than it does. */
+static bool make_room(struct shoal_http_request *request, uint64_t bytes)
+{
+    struct shoal_slice *whole = request->whole_body;
+    if (whole != NULL && whole->block->size >= bytes)
+        return true;
+    uint64_t size = whole != NULL && bytes < WHOLE_BODY_MAX / 2 ? bytes * 2 : bytes;
+    if (size > WHOLE_BODY_MAX)
+        return false;
+    struct shoal_slice *larger = shoal_slice_new((uint32_t)size, "http body");
+    if (larger == NULL)
+        return false;
+    if (whole != NULL) {
+        memcpy(larger->data, whole->data, whole->len);
+        larger->len = whole->len;
+        shoal_slice_free(whole);
+    }
+    request->whole_body = larger;
+    return true;
+}
+
 int shoal_http_body_read_all(struct shoal_http_request *request, uint32_t bytes_max,
                              struct shoal_str *body)
 {
@@ -153,31 +169,21 @@ int shoal_http_body_read_all(struct shoal_http_request *request, uint32_t bytes_
     uint64_t announced = shoal_http_body_length(request);
     if (announced != UINT64_MAX && announced > bytes_max)
         return fail_body(request, SHOAL_EHTTP_BODY_TOO_LARGE);
-    struct shoal_slice *whole = NULL;
     int rc;
     while ((rc = shoal_http_body_read(request, &piece)) > 0) {
-        uint64_t have = whole != NULL ? whole->len : 0;
+        uint64_t have = request->whole_body != NULL ? request->whole_body->len : 0;
         if (have + piece.len > bytes_max) {
             rc = fail_body(request, SHOAL_EHTTP_BODY_TOO_LARGE);
             break;
         }
-        if (whole == NULL || whole->block->size - have < piece.len) {
-            uint64_t size = announced != UINT64_MAX ? announced : (have + piece.len) * 2;
-            struct shoal_slice *larger = shoal_slice_new((uint32_t)size, "http body");
-            if (larger == NULL) {
-                rc = -ENOMEM;
-                break;
-            }
-            if (have > 0)
-                memcpy(larger->data, whole->data, have);
-            larger->len = (uint32_t)have;
-            shoal_slice_free(whole);
-            whole = larger;
+        if (!make_room(request, announced != UINT64_MAX ? announced : have + piece.len)) {
+            rc = fail_body(request, -ENOMEM); /* the piece is lost */
+            break;
         }
-        memcpy(whole->data + have, piece.ptr, piece.len);
-        whole->len += piece.len;
+        memcpy(request->whole_body->data + have, piece.ptr, piece.len);
+        request->whole_body->len += piece.len;
     }
-    request->whole_body = whole;
+    const struct shoal_slice *whole = request->whole_body;
     *body = whole != NULL ? shoal_str_make(whole->data, whole->len) : shoal_str_from("");
     return rc;
 }

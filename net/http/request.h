@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "shoal/runtime/compiler.h"
+
 #include "shoal/net/http/http1_parser.h"
 #include "shoal/net/http/str.h"
 
@@ -17,8 +18,7 @@ SHOAL_BEGIN_DECLS
 struct shoal_http_request;
 
 /* The parsed head: method, target, path, query, host, fields. */
-SHOAL_API const struct shoal_http1_head *
-shoal_http_head(const struct shoal_http_request *request);
+SHOAL_API const struct shoal_http1_head *shoal_http_head(const struct shoal_http_request *request);
 
 /* The value of the first field called `name` (case ignored); empty if there is none. */
 SHOAL_API struct shoal_str shoal_http_header(const struct shoal_http_request *request,
@@ -40,8 +40,8 @@ SHOAL_API uint64_t shoal_http_body_length(const struct shoal_http_request *reque
 SHOAL_API int shoal_http_body_read(struct shoal_http_request *request, struct shoal_str *piece);
 
 /*
- * Reads the whole body into one string of at most `bytes_max`. 0 with *body; codes as above. The
- * memory is the request's.
+ * Reads the whole body into one string of at most `bytes_max` (and 1 GiB). 0 with *body; codes as
+ * above, -ENOMEM. The memory is the request's; asked again, it is the same string.
  */
 SHOAL_API int shoal_http_body_read_all(struct shoal_http_request *request, uint32_t bytes_max,
                                        struct shoal_str *body);

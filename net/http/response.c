@@ -10,14 +10,15 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
+
 #include "shoal/net/http/http_impl.h"
 
 #define STATUS_MIN 200
 #define STATUS_MAX 999
 /* Status line, common fields, lengths: without the handler's fields and the content type. */
-#define HEAD_BYTES_MAX    512u
-#define TYPE_BYTES_MAX    256u
-#define CHUNK_PREFIX_MAX  24u
+#define HEAD_BYTES_MAX   512u
+#define TYPE_BYTES_MAX   256u
+#define CHUNK_PREFIX_MAX 24u
 
 const char *shoal_http_reason(unsigned status)
 {
@@ -148,8 +149,8 @@ static char *put_connection(char *to, struct shoal_http_request *request)
 static char *put_length(char *to, struct shoal_http_request *request, unsigned status,
                         uint64_t length)
 {
-    if (status == 204)
-        return to; /* RFC 9110 8.6: none with 204 */
+    if (status == 204 || (status == 304 && length == 0))
+        return to; /* RFC 9110 8.6: none with 204; with 304 that of the body that is left out */
     if (length != SHOAL_HTTP_CHUNKED) {
         to = PUT_LITERAL(to, "Content-Length: ");
         to = put_number(to, length);
@@ -297,13 +298,21 @@ static int end_write(struct shoal_http_request *request, int rc)
         rc = shoal_stream_append(stream, "\r\n", 2);
     if (rc == 0)
         rc = hold_back(request);
+    if (SHOAL_UNLIKELY(rc < 0 && rc != SHOAL_EHTTP_STATE))
+        shoal_http_connection_abort(request->connection); /* there may be a hole in the body */
     return rc;
+}
+
+/* An empty piece would be the last chunk. */
+static int write_nothing(const struct shoal_http_request *request)
+{
+    return request->reply_state == SHOAL_HTTP_BODY_FOLLOWS ? 0 : SHOAL_EHTTP_STATE;
 }
 
 int shoal_http_write(struct shoal_http_request *request, const void *data, size_t len)
 {
     if (len == 0)
-        return request->reply_state == SHOAL_HTTP_BODY_FOLLOWS ? 0 : SHOAL_EHTTP_STATE;
+        return write_nothing(request);
     int rc = begin_write(request, len);
     if (rc == 0 && !request->body_forbidden)
         rc = append_body(request, data, len);
@@ -312,12 +321,13 @@ int shoal_http_write(struct shoal_http_request *request, const void *data, size_
 
 int shoal_http_write_slice(struct shoal_http_request *request, struct shoal_slice *slice)
 {
-    int rc = slice->len == 0 ? SHOAL_EHTTP_STATE : begin_write(request, slice->len);
-    if (rc == 0 && !request->body_forbidden)
-        return end_write(request,
-                         shoal_stream_append_slice(&request->connection->stream, slice));
-    shoal_slice_free(slice);
-    return end_write(request, rc);
+    bool empty = slice->len == 0;
+    int rc = empty ? write_nothing(request) : begin_write(request, slice->len);
+    if (rc == 0 && !empty && !request->body_forbidden)
+        rc = shoal_stream_append_slice(&request->connection->stream, slice);
+    else
+        shoal_slice_free(slice);
+    return empty ? rc : end_write(request, rc);
 }
 
 int shoal_http_end(struct shoal_http_request *request)
@@ -330,15 +340,18 @@ int shoal_http_end(struct shoal_http_request *request)
     request->reply_state = SHOAL_HTTP_ENDED;
     if (!request->chunked_reply || request->body_forbidden)
         return request->connection->stream.out_error;
-    return shoal_stream_append(&request->connection->stream, "0\r\n\r\n", 5);
+    int rc = shoal_stream_append(&request->connection->stream, "0\r\n\r\n", 5);
+    if (SHOAL_UNLIKELY(rc < 0))
+        shoal_http_connection_abort(request->connection);
+    return rc;
 }
 
 /* ---- Fields of the handler ---- */
 
 static bool is_own(struct shoal_str name)
 {
-    static const char *const own[] = {"Date",       "Server",           "Content-Length",
-                                      "Connection", "Transfer-Encoding", "Content-Type"};
+    static const char *const own[] = {
+        "Date", "Server", "Content-Length", "Connection", "Transfer-Encoding", "Content-Type"};
     for (size_t i = 0; i < SHOAL_ARRAY_SIZE(own); i++)
         if (shoal_str_equal_nocase(name, shoal_str_from(own[i])))
             return true;

@@ -56,8 +56,7 @@ SHOAL_API int shoal_http_begin(struct shoal_http_request *request, unsigned stat
  * the connection's error; -ECANCELED. On a fiber; yields.
  */
 SHOAL_API int shoal_http_write(struct shoal_http_request *request, const void *data, size_t len);
-SHOAL_API int shoal_http_write_slice(struct shoal_http_request *request,
-                                     struct shoal_slice *slice);
+SHOAL_API int shoal_http_write_slice(struct shoal_http_request *request, struct shoal_slice *slice);
 
 /* Ends the body. 0; SHOAL_EHTTP_STATE when bytes of the promised length are missing. */
 SHOAL_API int shoal_http_end(struct shoal_http_request *request);

@@ -1,18 +1,15 @@
 /*
  * The router: see router_impl.h.
  */
-#include "shoal/net/http/router_impl.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/mem.h"
-#include "shoal/net/http/uri.h"
 
-SHOAL_STATIC_ASSERT(SHOAL_ARRAY_SIZE(((struct shoal_route_match *)0)->params) == 8,
-                    "as many parameters as a request keeps");
+#include "shoal/net/http/router_impl.h"
+#include "shoal/net/http/uri.h"
 
 static struct shoal_route_node *node_new(struct shoal_str text)
 {
@@ -27,7 +24,13 @@ static struct shoal_route_node *node_new(struct shoal_str text)
 
 static bool node_is(const struct shoal_route_node *node, struct shoal_str text)
 {
-    return node->text_len == text.len && (text.len == 0 || memcmp(node->text, text.ptr, text.len) == 0);
+    return node->text_len == text.len &&
+           (text.len == 0 || memcmp(node->text, text.ptr, text.len) == 0);
+}
+
+static bool is_rest(struct shoal_str segment)
+{
+    return segment.len == 1 && segment.ptr[0] == '*';
 }
 
 /* The child of `node` for one segment of a pattern, made if need be. 0 or -errno. */
@@ -39,9 +42,9 @@ static int child_for(struct shoal_route_node *node, struct shoal_str segment,
     if (segment.len > 0 && segment.ptr[0] == ':') {
         text = shoal_str_make(segment.ptr + 1, segment.len - 1);
         place = &node->parameter;
-        if (text.len == 0 || (*place != NULL && !node_is(*place, text)))
+        if (*place != NULL && !node_is(*place, text))
             return -EINVAL; /* two names for one segment */
-    } else if (segment.len == 1 && segment.ptr[0] == '*') {
+    } else if (is_rest(segment)) {
         place = &node->rest;
     } else {
         while (*place != NULL && !node_is(*place, text))
@@ -53,8 +56,26 @@ static int child_for(struct shoal_route_node *node, struct shoal_str segment,
     return *place != NULL ? 0 : -ENOMEM;
 }
 
-static int node_for(struct shoal_router *router, const char *pattern,
-                    struct shoal_route_node **out)
+/* Looked at as a whole first, so that a pattern that is none leaves no nodes behind. */
+static bool pattern_valid(const char *pattern)
+{
+    struct shoal_str path = shoal_str_from(pattern);
+    struct shoal_str segment;
+    int depth = 0;
+    int params = 0;
+    if (pattern[0] != '/')
+        return false;
+    while (shoal_path_next(&path, &segment)) {
+        bool is_param = segment.len > 0 && segment.ptr[0] == ':';
+        params += is_param || is_rest(segment);
+        if (++depth > SHOAL_ROUTE_DEPTH_MAX || params > SHOAL_ROUTE_PARAMS_MAX ||
+            (is_param && segment.len == 1) || (is_rest(segment) && path.len > 0))
+            return false;
+    }
+    return true;
+}
+
+static int node_for(struct shoal_router *router, const char *pattern, struct shoal_route_node **out)
 {
     if (router->root == NULL)
         router->root = node_new(shoal_str_from(""));
@@ -63,26 +84,20 @@ static int node_for(struct shoal_router *router, const char *pattern,
         return -ENOMEM;
     struct shoal_str path = shoal_str_from(pattern);
     struct shoal_str segment;
-    int depth = 0;
-    int params = 0;
     while (shoal_path_next(&path, &segment)) {
         int rc = child_for(node, segment, &node);
         if (rc < 0)
             return rc;
-        bool is_rest = segment.len == 1 && segment.ptr[0] == '*';
-        params += is_rest || (segment.len > 0 && segment.ptr[0] == ':');
-        if (++depth > SHOAL_ROUTE_DEPTH_MAX || params > 8 || (is_rest && path.len > 0))
-            return -EINVAL;
     }
     *out = node;
-    return depth > 0 ? 0 : -EINVAL;
+    return 0;
 }
 
 int shoal_router_add(struct shoal_router *router, const char *method, const char *pattern,
                      const struct shoal_route *route)
 {
     struct shoal_route_node *node;
-    if (pattern[0] != '/' || !shoal_http_field_name_valid(shoal_str_from(method)))
+    if (!pattern_valid(pattern) || !shoal_http_field_name_valid(shoal_str_from(method)))
         return -EINVAL;
     int rc = node_for(router, pattern, &node);
     if (rc < 0)
@@ -171,8 +186,7 @@ static const struct shoal_route_node *find_node(const struct shoal_route_node *n
             return found;
     }
     uint32_t params_before = match->param_count;
-    if (node->parameter != NULL && segment.len > 0 &&
-        keep_param(match, node->parameter, segment)) {
+    if (node->parameter != NULL && segment.len > 0 && keep_param(match, node->parameter, segment)) {
         const struct shoal_route_node *found = find_node(node->parameter, path, match);
         if (found != NULL)
             return found;
@@ -214,12 +228,14 @@ void shoal_router_allow(const struct shoal_route_node *node, char *out, size_t s
     size_t len = 0;
     out[0] = '\0';
     for (const struct shoal_route *route = node->routes; route != NULL; route = route->next) {
-        bool adds_head = strcmp(route->method, "GET") == 0 &&
-                         route_of(node, shoal_str_from("HEAD")) == NULL;
+        bool adds_head =
+            strcmp(route->method, "GET") == 0 && route_of(node, shoal_str_from("HEAD")) == NULL;
         int n = snprintf(out + len, size - len, "%s%s%s", len > 0 ? ", " : "", route->method,
                          adds_head ? ", HEAD" : "");
-        if (n < 0 || (size_t)n >= size - len)
+        if (n < 0 || (size_t)n >= size - len) {
+            out[len] = '\0'; /* no half a name */
             return;
+        }
         len += (size_t)n;
     }
 }

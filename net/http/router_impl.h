@@ -16,12 +16,13 @@
 
 #include "shoal/net/http/server.h"
 
-#define SHOAL_ROUTE_DEPTH_MAX 32
+#define SHOAL_ROUTE_DEPTH_MAX  32
+#define SHOAL_ROUTE_PARAMS_MAX 8
 
 struct shoal_route {
     struct shoal_route *next; /* of the same pattern, another method */
     char *method;
-    shoal_http_handler *handler;               /* one of the two */
+    shoal_http_handler *handler; /* one of the two */
     shoal_http_future_handler *future_handler;
     void *arg;
 };
@@ -41,12 +42,12 @@ struct shoal_router {
 };
 
 struct shoal_route_match {
-    const struct shoal_route_node *node;   /* of the pattern that fits; NULL: none */
-    const struct shoal_route *route;       /* of the method too; NULL: 405 */
+    const struct shoal_route_node *node; /* of the pattern that fits; NULL: none */
+    const struct shoal_route *route;     /* of the method too; NULL: 405 */
     uint32_t param_count;
     struct {
         struct shoal_str name, raw;
-    } params[8];
+    } params[SHOAL_ROUTE_PARAMS_MAX];
 };
 
 /* 0, -EINVAL, -EEXIST, -ENOMEM. */

@@ -29,6 +29,7 @@
 #include "shoal/runtime/compiler.h"
 #include "shoal/runtime/future.h"
 #include "shoal/runtime/options.h"
+
 #include "shoal/net/http/request.h"
 #include "shoal/net/http/response.h"
 
@@ -43,10 +44,11 @@ struct shoal_http_options {
     uint64_t fields_max;
     uint64_t uri_bytes_max;
     uint64_t body_bytes_max;
-    uint64_t header_timeout_ns; /* from the first byte of a request (or the accept) to its head's end */
-    uint64_t body_timeout_ns;   /* between two pieces of a body */
-    uint64_t idle_timeout_ns;   /* between two requests */
-    uint64_t write_timeout_ns;  /* without any byte of the answer being taken */
+    uint64_t
+        header_timeout_ns; /* from the first byte of a request (or the accept) to its head's end */
+    uint64_t body_timeout_ns;  /* between two pieces of a body */
+    uint64_t idle_timeout_ns;  /* between two requests */
+    uint64_t write_timeout_ns; /* without any byte of the answer being taken */
 };
 
 /* 127.0.0.1:8080, and limits fit for a server that faces strangers. */
@@ -86,10 +88,9 @@ SHOAL_API int shoal_http_route_future(struct shoal_http_server *server, const ch
                                       void *arg);
 
 /*
- * Listens on every core, and has the server stopped and freed when the program stops
- * (shoal_at_stop), if it has not been freed before. 0, or
- * SHOAL_EOPTION with the one line of a configuration error printed (address, port), or -ENOMEM. On
- * a fiber of core 0; yields.
+ * Listens on every core, and has the server stopped and freed when the program stops, if it has not
+ * been freed before. 0, or SHOAL_EOPTION with the one line of a configuration error printed
+ * (address, port), or -ENOMEM. On a fiber of core 0; yields.
  */
 SHOAL_API int shoal_http_start(struct shoal_http_server *server);
 

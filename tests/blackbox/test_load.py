@@ -7,7 +7,8 @@ import harness
 
 
 def wrk(server, *args, target="/plaintext", seconds=3):
-    argv = [harness.need_tool("wrk"), "-t1", f"-d{seconds}s", "--timeout", "30s", *args, server.url + target]
+    argv = [harness.need_tool("wrk"), "-t1", f"-d{seconds}s", "--timeout", "30s", *args]
+    argv.append(server.url + target)
     result = subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "Socket errors" not in result.stdout, result.stdout
@@ -38,7 +39,7 @@ def test_load_messages_between_cores_no_errors(start):
 
 
 def test_load_steady_state_allocates_nothing(start):
-    """Once warm, a request takes nothing from the allocator: only the pools may still grow a little."""
+    """Once warm, a request takes nothing from the allocator: only the pools may still grow some."""
     server = start()
 
     def allocations():

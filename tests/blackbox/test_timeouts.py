@@ -12,15 +12,22 @@ import wire
 LONG = "30"
 
 
+def send_each(server, raws):
+    """A connection for each of these requests, which then wait side by side."""
+    conns = []
+    for raw in raws:
+        conns.append(server.conn())
+        conns[-1].send(raw)
+    return conns
+
+
 def test_header_partial_408(start):
     server = start("--header-timeout", "0.3", "--idle-timeout", LONG)
     whole = b"GET /plaintext HTTP/1.1\r\nHost: x\r\n\r\n"
-    for raw in (whole[:1], whole[:-2], whole[:-1]):
-        with server.conn() as conn:
-            conn.send(raw)
-            response = conn.read()
-            assert response.status == 408 and response.closes
-            assert conn.ended() == "eof"
+    for conn in send_each(server, (whole[:1], whole[:-2], whole[:-1])):
+        response = conn.read()
+        assert response.status == 408 and response.closes
+        assert conn.ended() == "eof"
 
 
 def test_header_partial_second_request_408(start):
@@ -70,27 +77,25 @@ def test_header_many_slow_clients_others_served(start):
 
 def test_body_missing_408(start):
     server = start("--body-timeout", "0.3", "--idle-timeout", LONG)
-    for fields in ([("Content-Length", "10")], [("Transfer-Encoding", "chunked")],
-                   [("Content-Length", "10"), ("Expect", "100-continue")]):
-        with server.conn() as conn:
-            conn.send(wire.request("/echo", "POST", fields))
-            response = conn.read()
-            assert response.status == 408 and response.closes
-            assert conn.ended() == "eof"
+    fields = ([("Content-Length", "10")], [("Transfer-Encoding", "chunked")],
+              [("Content-Length", "10"), ("Expect", "100-continue")])
+    for conn in send_each(server, [wire.request("/echo", "POST", each) for each in fields]):
+        response = conn.read()
+        assert response.status == 408 and response.closes
+        assert conn.ended() == "eof"
 
 
 def test_body_partial_408_or_torn(start):
     """Once part of the body was echoed the status is out; then only a torn answer can tell."""
     server = start("--body-timeout", "0.3", "--idle-timeout", LONG)
-    for fields, part in (([("Content-Length", "10")], b"abc"),
-                         ([("Transfer-Encoding", "chunked")], b"5\r\nhello\r\n"),
-                         ([("Transfer-Encoding", "chunked")], b"5\r\nhel")):
-        with server.conn() as conn:
-            conn.send(wire.request("/echo", "POST", fields) + part)
-            try:
-                assert conn.read().status == 408
-            except wire.Torn:
-                pass
+    length = wire.request("/echo", "POST", [("Content-Length", "10")])
+    chunked = wire.request("/echo", "POST", [("Transfer-Encoding", "chunked")])
+    for conn in send_each(server, (length + b"abc", chunked + b"5\r\nhello\r\n",
+                                   chunked + b"5\r\nhel")):
+        try:
+            assert conn.read().status == 408
+        except wire.Torn:
+            pass
 
 
 def test_body_of_unread_upload_does_not_hold_the_connection(start):
@@ -131,8 +136,8 @@ def test_idle_server_serves_the_next_client(start):
     """The server slept longer than any limit: the clock of who comes then starts when he comes."""
     server = start("--header-timeout", "0.2", "--body-timeout", "0.2", "--idle-timeout", "0.2",
                    "--write-timeout", "0.2")
-    for _ in range(4):
-        time.sleep(0.5)
+    for _ in range(3):
+        time.sleep(0.4)
         with server.conn() as conn:
             assert conn.ask("/plaintext").status == 200
             assert conn.ask("/echo", "POST", body=b"hello").body == b"hello"

@@ -15,7 +15,9 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/fiber.h"
+
 #include "shoal/smp/submit.h"
+
 #include "shoal/net/address.h"
 #include "shoal/net/stream_impl.h"
 
