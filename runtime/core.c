@@ -145,6 +145,7 @@ static void run_tasks(struct shoal_core *core)
     unsigned until_look = TASKS_A_LOOK;
     struct shoal_task *task;
     while ((task = shoal_task_queue_take(&core->ready)) != NULL) {
+        __builtin_prefetch(core->ready.head); /* the next task's object, if it has gone cold */
         core->stall.progress++;
         task->run(task);
         if (--until_look > 0)

@@ -26,8 +26,9 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 
-#define EVENTS_MAX      256
+#define EVENTS_MAX      64 /* few enough that what an event touches is cached when its task runs */
 #define ACCEPTS_AT_ONCE 32
+#define OWNER_LINES     6
 #define READY_IN        1u
 #define READY_OUT       2u
 #define READY_HANGUP    4u
@@ -119,6 +120,17 @@ static void finish_in(struct shoal_core *core, struct shoal_io_op *op, int resul
     shoal_io_complete(core, op, result);
 }
 
+/*
+ * With many connections their structs have left the cache since their last request. What lies
+ * around the operation is its owner's, and is fetched while the system call runs.
+ */
+static void prefetch_owner(const struct shoal_io_op *op)
+{
+    const char *at = (const char *)op;
+    for (size_t line = 1; line <= OWNER_LINES; line++)
+        __builtin_prefetch(at + line * SHOAL_CACHE_LINE, 1);
+}
+
 static void try_recv(struct shoal_core *core, struct shoal_io_op *op)
 {
     struct shoal_io_fd *fd = op->fd;
@@ -129,6 +141,7 @@ static void try_recv(struct shoal_core *core, struct shoal_io_op *op)
         shoal_bufpool_wait(&core->buffers, &op->arg.starved);
         return;
     }
+    prefetch_owner(op);
     ssize_t got = recv(fd->fd, slice->data, slice->block->size, MSG_DONTWAIT);
     op->state = SHOAL_IO_PENDING;
     if (SHOAL_LIKELY(got > 0)) {
