@@ -93,6 +93,65 @@ static int node_for(struct shoal_router *router, const char *pattern, struct sho
     return 0;
 }
 
+/* ---- Patterns without parameters ---- */
+
+static uint32_t path_hash(struct shoal_str path)
+{
+    uint64_t first = 0;
+    uint64_t last = 0;
+    if (path.len >= sizeof(first)) {
+        memcpy(&first, path.ptr, sizeof(first));
+        memcpy(&last, path.ptr + path.len - sizeof(last), sizeof(last));
+    } else {
+        for (uint32_t i = 0; i < path.len; i++)
+            first = first << 8 | (unsigned char)path.ptr[i];
+    }
+    uint64_t mixed =
+        (first ^ (last * UINT64_C(0x9e3779b97f4a7c15)) ^ path.len) * UINT64_C(0xd6e8feb86659fd93);
+    return (uint32_t)(mixed >> 32);
+}
+
+/* The place of `path` in the table: where it stands, or a free one. */
+static uint32_t exact_place(const struct shoal_router *router, struct shoal_str path)
+{
+    uint32_t place = path_hash(path) % SHOAL_ROUTE_EXACT_SLOTS;
+    for (;; place = (place + 1) % SHOAL_ROUTE_EXACT_SLOTS) {
+        const struct shoal_route_exact *exact = &router->exact[place];
+        if (exact->path == NULL ||
+            (exact->len == path.len && memcmp(exact->path, path.ptr, path.len) == 0))
+            return place;
+    }
+}
+
+/* Enters a pattern if it has no parameter. The tree has it in any case: failing is no error. */
+static void exact_add(struct shoal_router *router, const char *pattern,
+                      const struct shoal_route_node *node)
+{
+    struct shoal_str path = shoal_str_from(pattern);
+    if (strstr(pattern, "/:") != NULL || strpbrk(pattern, "%*") != NULL ||
+        router->exact_count == SHOAL_ROUTE_EXACT_MAX)
+        return;
+    struct shoal_route_exact *exact = &router->exact[exact_place(router, path)];
+    if (exact->path != NULL)
+        return;
+    exact->path = shoal_mem_alloc(path.len);
+    if (exact->path == NULL)
+        return;
+    memcpy(exact->path, path.ptr, path.len);
+    exact->len = path.len;
+    exact->node = node;
+    router->exact_count++;
+}
+
+static enum shoal_http_method method_by_name(const char *name)
+{
+    int method = SHOAL_HTTP_GET;
+    while (method < SHOAL_HTTP_OTHER &&
+           strcmp(shoal_http_method_name((enum shoal_http_method)method), name) != 0)
+        method++;
+    return (enum shoal_http_method)method;
+}
+
 int shoal_router_add(struct shoal_router *router, const char *method, const char *pattern,
                      const struct shoal_route *route)
 {
@@ -115,8 +174,10 @@ int shoal_router_add(struct shoal_router *router, const char *method, const char
     memcpy(name, method, strlen(method) + 1);
     *copy = *route;
     copy->method = name;
+    copy->known = method_by_name(method);
     copy->next = node->routes;
     node->routes = copy;
+    exact_add(router, pattern, node);
     return 0;
 }
 
@@ -141,6 +202,10 @@ static void node_free(struct shoal_route_node *node)
 
 void shoal_router_deinit(struct shoal_router *router)
 {
+    for (size_t i = 0; i < SHOAL_ROUTE_EXACT_SLOTS; i++)
+        shoal_mem_free(router->exact[i].path, router->exact[i].len);
+    memset(router->exact, 0, sizeof(router->exact));
+    router->exact_count = 0;
     node_free(router->root);
     router->root = NULL;
 }
@@ -202,10 +267,11 @@ static const struct shoal_route_node *find_node(const struct shoal_route_node *n
 }
 
 static const struct shoal_route *route_of(const struct shoal_route_node *node,
-                                          struct shoal_str method)
+                                          enum shoal_http_method method, struct shoal_str name)
 {
     for (const struct shoal_route *route = node->routes; route != NULL; route = route->next)
-        if (shoal_str_equal(shoal_str_from(route->method), method))
+        if (route->known == method &&
+            (method != SHOAL_HTTP_OTHER || shoal_str_equal(shoal_str_from(route->method), name)))
             return route;
     return NULL;
 }
@@ -215,12 +281,14 @@ void shoal_router_find(const struct shoal_router *router, const struct shoal_htt
 {
     out->param_count = 0;
     out->route = NULL;
-    out->node = router->root != NULL ? find_node(router->root, head->path, out) : NULL;
+    out->node = router->exact[exact_place(router, head->path)].node;
+    if (out->node == NULL && router->root != NULL)
+        out->node = find_node(router->root, head->path, out);
     if (out->node == NULL)
         return;
-    out->route = route_of(out->node, head->method_name);
+    out->route = route_of(out->node, head->method, head->method_name);
     if (out->route == NULL && head->method == SHOAL_HTTP_HEAD)
-        out->route = route_of(out->node, shoal_str_from("GET"));
+        out->route = route_of(out->node, SHOAL_HTTP_GET, head->method_name);
 }
 
 void shoal_router_allow(const struct shoal_route_node *node, char *out, size_t size)
@@ -228,8 +296,8 @@ void shoal_router_allow(const struct shoal_route_node *node, char *out, size_t s
     size_t len = 0;
     out[0] = '\0';
     for (const struct shoal_route *route = node->routes; route != NULL; route = route->next) {
-        bool adds_head =
-            strcmp(route->method, "GET") == 0 && route_of(node, shoal_str_from("HEAD")) == NULL;
+        bool adds_head = strcmp(route->method, "GET") == 0 &&
+                         route_of(node, SHOAL_HTTP_HEAD, shoal_str_from("HEAD")) == NULL;
         int n = snprintf(out + len, size - len, "%s%s%s", len > 0 ? ", " : "", route->method,
                          adds_head ? ", HEAD" : "");
         if (n < 0 || (size_t)n >= size - len) {

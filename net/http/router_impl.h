@@ -10,6 +10,8 @@
  * 1. A match prefers literal over parameter over rest, and goes back to the less specific where the
  *    more specific leads nowhere.
  * 2. Segments of the request are compared decoded; splitting comes before decoding.
+ * 3. Patterns without parameters stand in a hash table too (as many as fit), which is asked first:
+ *    by 1. a path that is equal to one of them, byte by byte, can match nothing more specific.
  */
 #ifndef SHOAL_NET_HTTP_ROUTER_IMPL_H
 #define SHOAL_NET_HTTP_ROUTER_IMPL_H
@@ -22,7 +24,8 @@
 struct shoal_route {
     struct shoal_route *next; /* of the same pattern, another method */
     char *method;
-    shoal_http_handler *handler; /* one of the two */
+    enum shoal_http_method known; /* the same, or SHOAL_HTTP_OTHER */
+    shoal_http_handler *handler;  /* one of the two */
     shoal_http_future_handler *future_handler;
     void *arg;
 };
@@ -37,8 +40,20 @@ struct shoal_route_node {
     char text[]; /* the literal, or the parameter's name */
 };
 
+/* A pattern of literal segments alone, found by the path as it was sent. */
+struct shoal_route_exact {
+    char *path; /* NULL: a free place */
+    uint32_t len;
+    const struct shoal_route_node *node;
+};
+
+#define SHOAL_ROUTE_EXACT_SLOTS 256 /* a power of two */
+#define SHOAL_ROUTE_EXACT_MAX   192
+
 struct shoal_router {
     struct shoal_route_node *root;
+    uint32_t exact_count;
+    struct shoal_route_exact exact[SHOAL_ROUTE_EXACT_SLOTS];
 };
 
 struct shoal_route_match {

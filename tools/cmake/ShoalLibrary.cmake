@@ -18,7 +18,7 @@ set_target_properties(shoal_objects PROPERTIES
 target_include_directories(shoal_objects PRIVATE "${SHOAL_INCLUDE_DIR}")
 target_compile_definitions(shoal_objects PRIVATE SHOAL_VERSION="${PROJECT_VERSION}")
 target_compile_options(shoal_objects PRIVATE
-    $<$<COMPILE_LANGUAGE:C>:-fno-semantic-interposition>
+    $<$<COMPILE_LANGUAGE:C>:-fno-semantic-interposition -fno-plt>
     "$<$<COMPILE_LANGUAGE:C>:SHELL:-include ${CMAKE_SOURCE_DIR}/runtime/banned.h>")
 target_link_libraries(shoal_objects PRIVATE shoal_flags PkgConfig::URING PkgConfig::HWLOC)
 
@@ -66,5 +66,5 @@ target_include_directories(shoal_static INTERFACE $<INSTALL_INTERFACE:${CMAKE_IN
 
 # A sanitizer of clang leaves its symbols to the program.
 if(NOT (CMAKE_C_COMPILER_ID MATCHES "Clang" AND (SHOAL_SANITIZE OR SHOAL_FUZZ)))
-    target_link_options(shoal PRIVATE -Wl,-z,defs)
+    target_link_options(shoal PRIVATE -Wl,-z,defs -Wl,-Bsymbolic-functions)
 endif()
