@@ -5,7 +5,7 @@
  * The backend is compiled into this test once more, with a submission queue that can be said to be
  * full; the library's own copy stays in its archive.
  */
-/* backends: both */
+/* backends: io_uring */
 #include <liburing.h>
 #include <poll.h>
 #include <sys/eventfd.h>
@@ -160,33 +160,21 @@ static int check_single_shot(void *arg)
     return 0;
 }
 
-static bool is_epoll(void)
-{
-    const char *backend = getenv("SHOAL_TEST_IO_BACKEND");
-    return backend != NULL && strcmp(backend, "epoll") == 0;
-}
-
 static void backlog_operations_wait_and_can_be_cancelled(void **state)
 {
     (void)state;
-    if (is_epoll())
-        skip();
     assert_int_equal(shoal_test_run(1, check_backlog, NULL), 0);
 }
 
 static void backlog_cancels_wait_and_are_not_lost(void **state)
 {
     (void)state;
-    if (is_epoll())
-        skip();
     assert_int_equal(shoal_test_run(1, check_cancels, NULL), 0);
 }
 
 static void recv_of_a_kernel_without_multishot_is_armed_again(void **state)
 {
     (void)state;
-    if (is_epoll())
-        skip();
     assert_int_equal(shoal_test_run(1, check_single_shot, NULL), 0);
 }
 
