@@ -38,6 +38,9 @@ void shoal_fibers_init(struct shoal_core *core, uint32_t stack_bytes)
     shoal_list_init(&pool->free);
     pool->stack_bytes = (stack_bytes != 0 ? stack_bytes : SHOAL_FIBER_STACK_BYTES) * STACK_FACTOR;
     pool->loop_tsan_fiber = shoal_tsan_current();
+    /* Later, when other cores have used memory up, this one can still run a few. */
+    (void)shoal_slab_reserve(&pool->slab);
+    shoal_stack_reserve(pool);
 }
 
 void shoal_fibers_install(void)

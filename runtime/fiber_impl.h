@@ -108,6 +108,7 @@ static inline bool shoal_fiber_cancelled_now(const struct shoal_fiber *fiber)
 void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move);
 
 /* fiber_stack.c: memory of stacks. */
+void shoal_stack_reserve(struct shoal_fiber_pool *pool); /* a first batch, if there is memory */
 char *shoal_stack_take(struct shoal_fiber_pool *pool);
 void shoal_stack_trim(const struct shoal_fiber_pool *pool, char *stack);
 void shoal_stacks_free(struct shoal_fiber_pool *pool);

@@ -44,6 +44,12 @@ static struct shoal_stack_batch *batch_new(struct shoal_fiber_pool *pool)
     return batch;
 }
 
+void shoal_stack_reserve(struct shoal_fiber_pool *pool)
+{
+    if (pool->batches == NULL)
+        (void)batch_new(pool);
+}
+
 char *shoal_stack_take(struct shoal_fiber_pool *pool)
 {
     struct shoal_stack_batch *batch = pool->batches;

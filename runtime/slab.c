@@ -1,6 +1,7 @@
 /*
  * Slabs: see slab_impl.h for the layout and the invariants.
  */
+#include <errno.h>
 #include <string.h>
 
 #include <dlfcn.h>
@@ -133,6 +134,13 @@ static void add_chunk(struct shoal_slab *slab)
 #endif
         item_put(slab, object);
     }
+}
+
+int shoal_slab_reserve(struct shoal_slab *slab)
+{
+    if (slab->chunks == NULL)
+        add_chunk(slab);
+    return slab->chunks != NULL ? 0 : -ENOMEM;
 }
 
 void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)

@@ -51,6 +51,12 @@ void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_
 /* Frees the chunks. Objects still live are reported in checked builds; returns their number. */
 uint32_t shoal_slab_deinit(struct shoal_slab *slab);
 
+/*
+ * Makes sure that there is a chunk: what every core must be able to do is not left to the hour when
+ * memory has run out. 0 or -ENOMEM.
+ */
+int shoal_slab_reserve(struct shoal_slab *slab);
+
 /* The slow paths: a new chunk; the checked forms. */
 void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place);
 void shoal_slab_give_checked(struct shoal_slab *slab, void *object);

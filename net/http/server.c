@@ -139,6 +139,15 @@ static int shard_start(void *arg, union shoal_value *out)
     size_t request_bytes = sizeof(struct shoal_http_request) +
                            server->options.fields_max * sizeof(struct shoal_http_field);
     shoal_slab_init(&shard->request_slab, "http request", (uint32_t)request_bytes, 64);
+    struct shoal_net *net = shoal_net_self();
+    if (net == NULL || shoal_slab_reserve(&net->blocks) != 0 ||
+        shoal_slab_reserve(&shard->connection_slab) != 0 ||
+        shoal_slab_reserve(&shard->request_slab) != 0) {
+        shoal_slab_deinit(&shard->connection_slab);
+        shoal_slab_deinit(&shard->request_slab);
+        shoal_mem_free(shard, sizeof(*shard));
+        return -ENOMEM;
+    }
     server->shards[shoal_core_self->id] = shard;
     return 0;
 }
