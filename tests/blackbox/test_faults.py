@@ -130,8 +130,10 @@ def test_out_of_address_space_some_refused_server_lives(start, site):
     with open(f"/proc/{server.pid}/statm", encoding="ascii") as statm:
         size = int(statm.read().split()[0]) * os.sysconf("SC_PAGESIZE") + (8 << 20)
     resource.prlimit(server.pid, resource.RLIMIT_AS, (size, size))
+    idle = server.fd_count()
     assert crowd(server, 800) < 200, "the limit had no effect"
     wire.close_all()
+    harness.wait_for(lambda: server.fd_count() <= idle, "the crowd is let go")
     for _ in range(20):
         assert server.get("/plaintext").status == 200
 
@@ -139,11 +141,13 @@ def test_out_of_address_space_some_refused_server_lives(start, site):
 def test_memory_option_bounds_and_server_lives(start, site):
     server = start("--root", site.root, "--memory", "16M")
     before = server.rss_bytes()
+    idle = server.fd_count()
     crowd(server, 800)
     if not harness.sanitizer():
         # Stacks and what belongs to the kernel's rings are not counted.
         assert server.rss_bytes() - before < 48 << 20
     wire.close_all()
+    harness.wait_for(lambda: server.fd_count() <= idle, "the crowd is let go")
     for _ in range(20):
         assert server.get("/plaintext").status == 200
 
