@@ -207,15 +207,17 @@ static int bound_socket(const struct shoal_address *address, bool share)
     return fd;
 }
 
-/* With SO_REUSEPORT a second server would share the port in silence: ask without it first. */
+/*
+ * With SO_REUSEPORT a second server would share the port in silence: ask without it first. The bind
+ * alone tells; a listen would accept clients, and the close reset them.
+ */
 static int probe(const struct shoal_address *address)
 {
     int fd = bound_socket(address, false);
     if (fd < 0)
         return fd;
-    int rc = listen(fd, 1) == 0 ? 0 : -errno;
     close(fd);
-    return rc;
+    return 0;
 }
 
 /* A socket file that nobody answers at is left over from a process that is gone. */
