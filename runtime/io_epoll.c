@@ -32,7 +32,6 @@
 #define READY_IN        1u
 #define READY_OUT       2u
 #define READY_HANGUP    4u
-#define MS_ROUND_UP     (SHOAL_NS_PER_MS - 1)
 
 struct epoll_backend {
     int fd;

@@ -17,7 +17,7 @@
  *    kernel without multishot receive) is armed again here; the caller sees one operation.
  * 4. When the submission queue is full and the kernel does not take more, operations wait in
  *    `backlog`, in order, and requests to cancel in `cancels`, linked by the operation's task,
- * which nobody else uses while the operation is with the kernel.
+ *    which nobody else uses while the operation is with the kernel.
  *
  * Each set-up flag that the kernel refuses is left out and the next attempt made, newest first.
  */

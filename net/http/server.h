@@ -44,11 +44,10 @@ struct shoal_http_options {
     uint64_t fields_max;
     uint64_t uri_bytes_max;
     uint64_t body_bytes_max;
-    uint64_t
-        header_timeout_ns; /* from the first byte of a request (or the accept) to its head's end */
-    uint64_t body_timeout_ns;  /* between two pieces of a body */
-    uint64_t idle_timeout_ns;  /* between two requests */
-    uint64_t write_timeout_ns; /* without any byte of the answer being taken */
+    uint64_t header_timeout_ns; /* from a request's first byte (or the accept) to its head's end */
+    uint64_t body_timeout_ns;   /* between two pieces of a body */
+    uint64_t idle_timeout_ns;   /* between two requests */
+    uint64_t write_timeout_ns;  /* without any byte of the answer being taken */
 };
 
 /* 127.0.0.1:8080, and limits fit for a server that faces strangers. */
