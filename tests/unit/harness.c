@@ -139,3 +139,12 @@ void shoal_test_aborts_with(int (*fn)(void *arg), void *arg, const char *text)
         fail_msg("signal %d, exit code %d, no \"%s\" in:\n%s", child.signal, child.exit_code, text,
                  child.text);
 }
+
+int shoal_test_unexpected_then(void *arg, const union shoal_value *in, union shoal_value *out)
+{
+    (void)arg;
+    (void)in;
+    (void)out;
+    SHOAL_EXPECT_NEVER("this continuation is to be skipped");
+    return 0;
+}

@@ -21,6 +21,7 @@
 #include <cmocka.h>
 
 #include "shoal/runtime/compiler.h"
+#include "shoal/runtime/future.h"
 
 /* In a build with a sanitizer or valgrind a large test does this part of its rounds. */
 #if defined(SHOAL_ASAN) || defined(SHOAL_TSAN)
@@ -72,5 +73,8 @@ static inline uint64_t shoal_test_random(uint64_t *state)
     *state = x;
     return x;
 }
+
+/* A continuation that must be skipped: fails the test when it runs. */
+int shoal_test_unexpected_then(void *arg, const union shoal_value *in, union shoal_value *out);
 
 #endif

@@ -34,15 +34,6 @@ static int fail_with(void *arg, const union shoal_value *in, union shoal_value *
     return (int)(intptr_t)arg;
 }
 
-static int unexpected(void *arg, const union shoal_value *in, union shoal_value *out)
-{
-    (void)arg;
-    (void)in;
-    (void)out;
-    SHOAL_EXPECT_NEVER("this continuation is to be skipped");
-    return 0;
-}
-
 /* ---- Values and failures ---- */
 
 static int check_values(void *arg)
@@ -80,7 +71,8 @@ static int check_failures(void *arg)
     (void)arg;
     union shoal_value value = value_of(5);
     struct shoal_future *failed = shoal_future_failed(-EIO, "disk %d is gone", 3);
-    failed = shoal_then(shoal_then(failed, unexpected, NULL), unexpected, NULL);
+    failed = shoal_then(shoal_then(failed, shoal_test_unexpected_then, NULL),
+                        shoal_test_unexpected_then, NULL);
     SHOAL_EXPECT_INT(shoal_await(failed, &value), -EIO);
     SHOAL_EXPECT(strcmp(shoal_error_message(), "disk 3 is gone") == 0);
     SHOAL_EXPECT_INT(value.i64, 5); /* untouched */
@@ -88,7 +80,8 @@ static int check_failures(void *arg)
     SHOAL_EXPECT(strcmp(shoal_error_message(), "disk 3 is gone") == 0); /* until the next failure */
     SHOAL_EXPECT_INT(shoal_await(shoal_future_failed(-EPIPE, NULL), NULL), -EPIPE);
     SHOAL_EXPECT(strcmp(shoal_error_message(), "") == 0);
-    failed = shoal_then(shoal_then(ready(1), fail_with, (void *)-ENOENT), unexpected, NULL);
+    failed = shoal_then(shoal_then(ready(1), fail_with, (void *)-ENOENT),
+                        shoal_test_unexpected_then, NULL);
     SHOAL_EXPECT_INT(shoal_await(failed, NULL), -ENOENT);
     failed = shoal_future_new();
     char text[32] = "copied";
@@ -404,7 +397,7 @@ static int check_cancel_chain(void *arg)
     shoal_future_on_cancel(root, cancel_to_failure, &root);
     struct shoal_future *last = root;
     for (int i = 0; i < 100; i++)
-        last = shoal_then(last, unexpected, NULL);
+        last = shoal_then(last, shoal_test_unexpected_then, NULL);
     shoal_future_cancel(last);
     SHOAL_EXPECT_INT(shoal_await(last, NULL), -ECANCELED);
     SHOAL_EXPECT(strcmp(shoal_error_message(), "was asked to") == 0);
@@ -432,7 +425,7 @@ static int check_cancel_inner(void *arg)
 {
     (void)arg;
     struct shoal_future *last = shoal_then_future(ready(1), inner_with_cancel, NULL);
-    last = shoal_then(last, unexpected, NULL);
+    last = shoal_then(last, shoal_test_unexpected_then, NULL);
     SHOAL_EXPECT_INT(shoal_sleep_ns(1000), 0);
     shoal_future_cancel(last);
     SHOAL_EXPECT_INT(shoal_await(last, NULL), -ECANCELED);
@@ -484,7 +477,8 @@ static int check_out_of_memory(void *arg)
     value = value_of(1);
     shoal_future_resolve(kept, &value);
     /* What came before it in the chain is discarded. */
-    SHOAL_EXPECT_INT(shoal_await(shoal_then(kept, unexpected, NULL), NULL), -ENOMEM);
+    SHOAL_EXPECT_INT(shoal_await(shoal_then(kept, shoal_test_unexpected_then, NULL), NULL),
+                     -ENOMEM);
     SHOAL_EXPECT_INT(dropped, 1);
     int runs = 0;
     /* Giving `kept` back made room for one (not in checked builds, which quarantine it). */

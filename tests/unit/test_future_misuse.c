@@ -9,15 +9,6 @@
 
 #include "unit/harness.h"
 
-static int unexpected(void *arg, const union shoal_value *in, union shoal_value *out)
-{
-    (void)arg;
-    (void)in;
-    (void)out;
-    SHOAL_EXPECT_NEVER("this continuation is to be skipped");
-    return 0;
-}
-
 static int resolve_twice(void *arg)
 {
     (void)arg;
@@ -31,7 +22,7 @@ static int consume_twice(void *arg)
 {
     (void)arg;
     struct shoal_future *future = shoal_future_new();
-    shoal_discard(shoal_then(future, unexpected, NULL));
+    shoal_discard(shoal_then(future, shoal_test_unexpected_then, NULL));
     shoal_discard(future);
     return 0;
 }
