@@ -320,14 +320,14 @@ static void cancel_stream_wait(struct shoal_fiber *fiber)
 }
 
 /* Parks the running fiber as the stream's reader or writer. */
-static void park_at(struct shoal_core *core, struct shoal_fiber **place)
+static void park_at(struct shoal_core *core, struct shoal_fiber **place, const char *what)
 {
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(*place == NULL, "two fibers use one side of a stream");
     *place = fiber;
-    fiber->on_cancel = cancel_stream_wait;
+    shoal_fiber_wait_begin(fiber, what, cancel_stream_wait, NULL);
     shoal_fiber_park(core, fiber);
-    fiber->on_cancel = NULL;
+    shoal_fiber_wait_end(fiber);
     *place = NULL;
 }
 
@@ -338,10 +338,10 @@ int shoal_stream_wait_in(struct shoal_stream *stream)
         if (stream->in_error != 0)
             return stream->in_error;
         if (shoal_fiber_cancelled_now(core->fiber))
-            return -ECANCELED;
+            return core->fiber->cancel_code;
         shoal_stream_flush(stream);
         shoal_stream_resume(stream);
-        park_at(core, &stream->reader);
+        park_at(core, &stream->reader, "stream input");
     }
     return 0;
 }
@@ -352,8 +352,8 @@ int shoal_stream_wait_out(struct shoal_stream *stream, size_t bytes)
     shoal_stream_flush(stream);
     while (stream->out_error == 0 && stream->out.bytes + stream->sending.bytes > bytes) {
         if (shoal_fiber_cancelled_now(core->fiber))
-            return -ECANCELED;
-        park_at(core, &stream->writer);
+            return core->fiber->cancel_code;
+        park_at(core, &stream->writer, "stream output");
     }
     return stream->out_error;
 }

@@ -226,6 +226,7 @@ struct shoal_fiber *shoal_fiber_take(struct shoal_core *core, shoal_fiber_fn *fn
     fiber->name = name;
     fiber->on_cancel = NULL;
     fiber->on_park = NULL;
+    fiber->waits_for = NULL;
     fiber->waiting_future = NULL;
     fiber->joiner = NULL;
     fiber->core = (uint16_t)core->id;
@@ -286,11 +287,10 @@ int shoal_fiber_join(struct shoal_fiber *fiber)
         shoal_fiber_cancel(fiber);
     if (fiber->state != SHOAL_FIBER_DONE) {
         fiber->joiner = self;
-        self->on_cancel = cancel_join;
-        self->wait_ctx = fiber;
+        shoal_fiber_wait_begin(self, "join", cancel_join, fiber);
         while (fiber->state != SHOAL_FIBER_DONE)
             shoal_fiber_park(core, self);
-        self->on_cancel = NULL;
+        shoal_fiber_wait_end(self);
     }
     int result = fiber->result;
     fiber_release(core, fiber);
@@ -324,6 +324,7 @@ void shoal_fiber_cancel(struct shoal_fiber *fiber)
     if (fiber->cancelled || fiber->state == SHOAL_FIBER_DONE)
         return;
     fiber->cancelled = true;
+    fiber->cancel_code = -ECANCELED;
     interrupt_wait(fiber);
 }
 
@@ -376,7 +377,7 @@ int shoal_yield(void)
     fiber->state = SHOAL_FIBER_READY;
     shoal_core_post(core, &fiber->task);
     switch_to_loop(core, fiber);
-    return shoal_fiber_cancelled_now(fiber) ? -ECANCELED : 0;
+    return shoal_fiber_cancel_code(fiber);
 }
 
 struct sleeper {
@@ -406,13 +407,12 @@ int shoal_sleep_ns(uint64_t delay_ns)
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "sleep outside a fiber");
     if (shoal_fiber_cancelled_now(fiber))
-        return -ECANCELED;
+        return fiber->cancel_code;
     struct sleeper sleeper = {.fiber = fiber};
     shoal_timer_init(&sleeper.timer, sleeper_fire);
     shoal_timer_arm(&sleeper.timer, delay_ns);
-    fiber->on_cancel = sleeper_cancel;
-    fiber->wait_ctx = &sleeper;
+    shoal_fiber_wait_begin(fiber, "sleep", sleeper_cancel, &sleeper);
     shoal_fiber_park(core, fiber);
-    fiber->on_cancel = NULL;
-    return sleeper.cancelled ? -ECANCELED : 0;
+    shoal_fiber_wait_end(fiber);
+    return sleeper.cancelled ? fiber->cancel_code : 0;
 }

@@ -1,8 +1,10 @@
 /*
  * Fibers inside: the struct, the pool of stacks, and how a wait is built.
  *
- * A wait: set `on_cancel` (and `wait_ctx`), park, clear. Whoever ends the wait calls
- * shoal_fiber_make_ready(). `on_cancel` asks that party to end the wait early; it does not end it.
+ * A wait: shoal_fiber_wait_begin(), park (until what is waited for has come: a wake-up may be for
+ * nothing), shoal_fiber_wait_end(). Whoever ends the wait calls shoal_fiber_make_ready().
+ * `on_cancel` asks that party to end the wait early; it does not end it. A wait that begins on a
+ * cancelled fiber is not told again: look at shoal_fiber_cancel_code() first.
  *
  *   FREE -> READY -> RUNNING -> PARKED -> READY ...  RUNNING -> DONE -> FREE
  *
@@ -43,6 +45,7 @@ struct shoal_fiber {
     void (*on_cancel)(struct shoal_fiber *fiber);
     void *wait_ctx;
     void (*on_park)(struct shoal_fiber *fiber); /* in the loop, each time it has given way */
+    const char *waits_for; /* for reports: a word or two, "semaphore"; NULL while it runs */
     struct shoal_future *waiting_future;
     struct shoal_fiber *joiner;
     char *message; /* text of the last failed await */
@@ -52,6 +55,7 @@ struct shoal_fiber {
     int32_t result;
     uint16_t core;
     uint16_t shields;
+    int16_t cancel_code; /* why it is cancelled: -ECANCELED, or -ETIMEDOUT by its deadline */
     uint8_t state;
     bool cancelled;
     bool detached;
@@ -102,6 +106,27 @@ void shoal_fiber_make_ready(struct shoal_core *core, struct shoal_fiber *fiber);
 static inline bool shoal_fiber_cancelled_now(const struct shoal_fiber *fiber)
 {
     return fiber->cancelled && fiber->shields == 0;
+}
+
+/* What a wait returns that the running fiber's cancel has ended, or prevented; 0 without one. */
+static inline int shoal_fiber_cancel_code(const struct shoal_fiber *fiber)
+{
+    return SHOAL_UNLIKELY(shoal_fiber_cancelled_now(fiber)) ? fiber->cancel_code : 0;
+}
+
+/* `what` is kept by reference. See the top. */
+static inline void shoal_fiber_wait_begin(struct shoal_fiber *fiber, const char *what,
+                                          void (*on_cancel)(struct shoal_fiber *fiber), void *ctx)
+{
+    fiber->waits_for = what;
+    fiber->on_cancel = on_cancel;
+    fiber->wait_ctx = ctx;
+}
+
+static inline void shoal_fiber_wait_end(struct shoal_fiber *fiber)
+{
+    fiber->waits_for = NULL;
+    fiber->on_cancel = NULL;
 }
 
 /* Takes over `text` as the message of the last failure (NULL: none). */

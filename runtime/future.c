@@ -268,11 +268,13 @@ static void wait_settled(struct shoal_core *core, struct shoal_fiber *fiber,
 {
     future->consumer_kind = SHOAL_CONSUMER_FIBER;
     future->consumer.fiber = fiber;
+    fiber->waits_for = "future";
     fiber->waiting_future = future;
     do {
         shoal_fiber_park(core, fiber);
     } while (future->state == SHOAL_FUTURE_PENDING);
     fiber->waiting_future = NULL;
+    fiber->waits_for = NULL;
 }
 
 /* An await on a fiber that was cancelled before: waits for the end, and drops the outcome. */
@@ -284,7 +286,7 @@ static int await_cancelled(struct shoal_core *core, struct shoal_future *future)
     shoal_fiber_set_message(core->fiber, NULL);
     drop_outcome(future);
     future_give(core, future);
-    return -ECANCELED;
+    return core->fiber->cancel_code;
 }
 
 int shoal_await(struct shoal_future *future, union shoal_value *out)

@@ -58,6 +58,13 @@ static void wake_fiber(struct shoal_io_op *op)
     shoal_fiber_make_ready(shoal_core_self, waiting->fiber);
 }
 
+/* What a fiber in shoal_io_run() waits for. */
+static const char *const kind_names[] = {
+    [SHOAL_IO_ACCEPT] = "accept",  [SHOAL_IO_RECV] = "receive",    [SHOAL_IO_SEND] = "send",
+    [SHOAL_IO_SENDMSG] = "send",   [SHOAL_IO_CONNECT] = "connect", [SHOAL_IO_POLL] = "poll",
+    [SHOAL_IO_READ] = "file read", [SHOAL_IO_OPEN] = "file open",
+};
+
 static void cancel_op(struct shoal_fiber *fiber)
 {
     shoal_io_cancel(shoal_core_self, fiber->wait_ctx);
@@ -68,16 +75,17 @@ int shoal_io_run(struct shoal_core *core, struct shoal_io_op *op)
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "an I/O wait outside a fiber");
     if (shoal_fiber_cancelled_now(fiber))
-        return -ECANCELED;
+        return fiber->cancel_code;
     struct fiber_handler waiting = {.handler = {.done = wake_fiber}, .fiber = fiber};
     op->on = &waiting.handler;
     op->state = SHOAL_IO_IDLE;
     shoal_io_submit(core, op);
-    fiber->on_cancel = cancel_op;
-    fiber->wait_ctx = op;
+    shoal_fiber_wait_begin(fiber, kind_names[op->kind], cancel_op, op);
     while (!waiting.ended)
         shoal_fiber_park(core, fiber);
-    fiber->on_cancel = NULL;
+    shoal_fiber_wait_end(fiber);
+    if (op->result == -ECANCELED && shoal_fiber_cancelled_now(fiber))
+        return fiber->cancel_code;
     return op->result;
 }
 

@@ -126,6 +126,7 @@ static void add_chunk(struct shoal_slab *slab)
     chunk->next = slab->chunks;
     slab->chunks = chunk;
     chunk->objects = (slab->chunk_bytes - (uint32_t)sizeof(*chunk)) / slab->stride_bytes;
+    slab->objects += chunk->objects;
     for (uint32_t i = chunk->objects; i-- > 0;) {
         char *object = chunk_object(slab, chunk, i);
 #ifdef SHOAL_SLAB_CHECKED
@@ -143,6 +144,21 @@ int shoal_slab_reserve(struct shoal_slab *slab)
     return slab->chunks != NULL ? 0 : -ENOMEM;
 }
 
+uint32_t shoal_slab_live(const struct shoal_slab *slab)
+{
+    uint32_t free = 0;
+#ifdef SHOAL_SLAB_CHECKED
+    const struct shoal_slab_header *item =
+        (const struct shoal_slab_header *)(const void *)slab->free;
+    free += slab->quarantined;
+#else
+    const struct shoal_slab_item *item = slab->free;
+#endif
+    for (; item != NULL; item = item->next)
+        free++;
+    return slab->objects - free;
+}
+
 void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
 {
     if (slab->free == NULL)
@@ -150,8 +166,6 @@ void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
     if (slab->free == NULL)
         return NULL;
     void *object = item_pop(slab);
-    if (++slab->live > slab->peak)
-        slab->peak = slab->live;
 #ifdef SHOAL_SLAB_CHECKED
     struct shoal_slab_header *header = header_of(object);
     SHOAL_CHECK(header->magic == MAGIC_FREE, "slab %s is corrupt at %p", slab->name, object);
@@ -186,7 +200,6 @@ void shoal_slab_give_checked(struct shoal_slab *slab, void *object)
     header->magic = MAGIC_FREE;
     memset(object, POISON_BYTE, slab->object_bytes);
     POISON(object, slab->object_bytes);
-    slab->live--;
 
     header->next = NULL;
     if (slab->quarantine_tail != NULL)
@@ -222,14 +235,14 @@ static void report_live(struct shoal_slab *slab)
 #else
 static void report_live(struct shoal_slab *slab)
 {
-    SHOAL_WARN("%u of slab %s were never given back (a debug build names the place)", slab->live,
-               slab->name);
+    SHOAL_WARN("%u of slab %s were never given back (a debug build names the place)",
+               shoal_slab_live(slab), slab->name);
 }
 #endif
 
 uint32_t shoal_slab_deinit(struct shoal_slab *slab)
 {
-    uint32_t live = slab->live;
+    uint32_t live = shoal_slab_live(slab);
     if (live > 0)
         report_live(slab);
     while (slab->chunks != NULL) {
@@ -239,6 +252,6 @@ uint32_t shoal_slab_deinit(struct shoal_slab *slab)
         shoal_mem_free_aligned(chunk, slab->chunk_bytes, CHUNK_ALIGNMENT);
     }
     slab->free = NULL;
-    slab->live = 0;
+    slab->objects = 0;
     return live;
 }

@@ -29,8 +29,7 @@ struct shoal_slab_header;
 
 struct shoal_slab {
     struct shoal_slab_item *free;
-    uint32_t live;
-    uint32_t peak;
+    uint32_t objects; /* in all chunks */
     uint32_t object_bytes;
     uint32_t stride_bytes;
     uint32_t alignment;
@@ -50,6 +49,9 @@ void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_
 
 /* Frees the chunks. Objects still live are reported in checked builds; returns their number. */
 uint32_t shoal_slab_deinit(struct shoal_slab *slab);
+
+/* How many objects are taken and not given back. O(free): counted when asked, not on the way. */
+uint32_t shoal_slab_live(const struct shoal_slab *slab);
 
 /*
  * Makes sure that there is a chunk: what every core must be able to do is not left to the hour when
@@ -84,7 +86,6 @@ static inline void *shoal_slab_take_at(struct shoal_slab *slab, const void *plac
     if (SHOAL_UNLIKELY(item == NULL))
         return shoal_slab_take_slow(slab, place);
     slab->free = item->next;
-    slab->live++;
     return item;
 #endif
 }
@@ -102,7 +103,6 @@ static inline void shoal_slab_give(struct shoal_slab *slab, void *object)
     struct shoal_slab_item *item = (struct shoal_slab_item *)object;
     item->next = slab->free;
     slab->free = item;
-    slab->live--;
 #endif
 }
 

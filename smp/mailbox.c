@@ -85,21 +85,20 @@ static int wait_credit(struct shoal_mail *mail, struct shoal_outbox *outbox)
     if (fiber == NULL)
         return -ENOBUFS;
     if (shoal_fiber_cancelled_now(fiber))
-        return -ECANCELED;
+        return fiber->cancel_code;
     struct credit_waiter waiter = {.fiber = fiber};
     shoal_list_push_back(&outbox->credit_waiters, &waiter.node);
-    fiber->on_cancel = cancel_credit;
-    fiber->wait_ctx = &waiter;
+    shoal_fiber_wait_begin(fiber, "room in a ring", cancel_credit, &waiter);
     do {
         shoal_fiber_park(mail->core, fiber);
     } while (!waiter.cancelled &&
              (outbox->credits == 0 || outbox->credit_waiters.next != &waiter.node));
-    fiber->on_cancel = NULL;
+    shoal_fiber_wait_end(fiber);
     shoal_list_remove(&waiter.node);
     if (!waiter.cancelled)
         return 0;
     wake_credit_waiter(mail, outbox); /* the credit that woke this one is the next one's */
-    return -ECANCELED;
+    return fiber->cancel_code;
 }
 
 static void send_request(struct shoal_mail *mail, struct shoal_outbox *outbox, unsigned to,

@@ -82,16 +82,15 @@ int shoal_stop_wait(void)
     struct shoal_core *core = shoal_core_self;
     SHOAL_CHECK(core->id == 0 && core->fiber != NULL, "a stop is waited for on a fiber of core 0");
     if (shoal_fiber_cancelled_now(core->fiber))
-        return -ECANCELED;
+        return core->fiber->cancel_code;
     struct stop_waiter waiter = {.fiber = core->fiber};
     shoal_list_push_back(&launch->stop_waiters, &waiter.node);
-    core->fiber->on_cancel = cancel_stop_wait;
-    core->fiber->wait_ctx = &waiter;
+    shoal_fiber_wait_begin(core->fiber, "stop", cancel_stop_wait, &waiter);
     while (!launch->stop_requested && !waiter.cancelled)
         shoal_fiber_park(core, core->fiber);
-    core->fiber->on_cancel = NULL;
+    shoal_fiber_wait_end(core->fiber);
     shoal_list_remove(&waiter.node);
-    return waiter.cancelled ? -ECANCELED : 0;
+    return waiter.cancelled ? core->fiber->cancel_code : 0;
 }
 
 void shoal_stop_request(void)

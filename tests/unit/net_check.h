@@ -118,13 +118,13 @@ static inline void net_expect_clean(void)
     const struct shoal_core *core = shoal_core_self;
     const struct shoal_net *net = shoal_net_self();
     SHOAL_EXPECT(net != NULL);
-    for (int i = 0; i < 3000 && net->streams.live > 0; i++)
+    for (int i = 0; i < 3000 && shoal_slab_live(&net->streams) > 0; i++)
         net_pause_ms(1);
     net_pause_ms(1);
-    SHOAL_EXPECT_INT(net->streams.live, 0);
-    SHOAL_EXPECT_INT(net->blocks.live, 0);
-    SHOAL_EXPECT_INT(net->vectors.live, 0);
-    SHOAL_EXPECT_INT(core->slices.live, 0);
+    SHOAL_EXPECT_INT(shoal_slab_live(&net->streams), 0);
+    SHOAL_EXPECT_INT(shoal_slab_live(&net->blocks), 0);
+    SHOAL_EXPECT_INT(shoal_slab_live(&net->vectors), 0);
+    SHOAL_EXPECT_INT(shoal_slab_live(&core->slices), 0);
     SHOAL_EXPECT_INT(core->buffers.free_count, core->buffers.count);
 }
 

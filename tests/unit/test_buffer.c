@@ -39,7 +39,7 @@ static int check_share(void *arg)
     shoal_slice_free(nothing);
     shoal_slice_free(or_);
     shoal_slice_free(NULL);
-    SHOAL_EXPECT_INT(shoal_core_self->slices.live, 0);
+    SHOAL_EXPECT_INT(shoal_slab_live(&shoal_core_self->slices), 0);
     SHOAL_EXPECT(used() <= before + 20000); /* a chunk of slices */
     return 0;
 }

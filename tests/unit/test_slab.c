@@ -21,7 +21,7 @@ static void slab_objects_are_aligned_and_apart(void **state)
             assert_int_equal((uintptr_t)objects[i] % alignments[a], 0);
             memset(objects[i], i & 0xff, OBJECT_BYTES);
         }
-        assert_int_equal(slab.live, 2000);
+        assert_int_equal(shoal_slab_live(&slab), 2000);
         for (int i = 0; i < 2000; i++) {
             for (int byte = 0; byte < OBJECT_BYTES; byte++)
                 assert_int_equal(objects[i][byte], i & 0xff);
