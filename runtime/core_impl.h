@@ -21,12 +21,16 @@
 #include "shoal/runtime/blocking_impl.h"
 #include "shoal/runtime/bufpool_impl.h"
 #include "shoal/runtime/clock_impl.h"
+#include "shoal/runtime/combine_pool_impl.h"
 #include "shoal/runtime/context_impl.h"
 #include "shoal/runtime/core.h"
+#include "shoal/runtime/core_inline.h"
 #include "shoal/runtime/fiber_impl.h"
+#include "shoal/runtime/future_inline.h"
 #include "shoal/runtime/io_impl.h"
 #include "shoal/runtime/list.h"
 #include "shoal/runtime/mem_impl.h"
+#include "shoal/runtime/sched_group_impl.h"
 #include "shoal/runtime/slab_impl.h"
 #include "shoal/runtime/stall_impl.h"
 #include "shoal/runtime/task.h"
@@ -34,7 +38,13 @@
 
 struct shoal_future;
 
-enum shoal_core_layer { SHOAL_LAYER_SMP, SHOAL_LAYER_NET, SHOAL_LAYER_COUNT };
+enum shoal_core_layer {
+    SHOAL_LAYER_SIGNAL,
+    SHOAL_LAYER_PROCESS,
+    SHOAL_LAYER_SMP,
+    SHOAL_LAYER_NET,
+    SHOAL_LAYER_COUNT
+};
 
 /* Something of a higher layer that a turn of the loop looks at. Must not block, nor call users. */
 struct shoal_poller {
@@ -58,32 +68,38 @@ struct shoal_core_config {
 
 struct shoal_core_counters {
     uint64_t turns;
-    uint64_t tasks;
     uint64_t sleeps;
     uint64_t wakes_sent;
 };
 
 struct shoal_core {
-    /* Hot. */
-    struct shoal_task_queue ready;
-    struct shoal_fiber *fiber; /* running now; NULL while the loop itself runs */
+    struct shoal_core_inline hot; /* first: what inlined code touches */
+    struct shoal_fiber *fiber;    /* running now; NULL while the loop itself runs */
     void *loop_sp;
-    uint64_t preempt_cycles; /* shoal_need_preempt() compares with this */
+    struct shoal_sched_group *current;
+    uint32_t budget; /* tasks that may run before the next look at messages */
+    uint32_t batch;  /* what `budget` begins with: fewer while tasks are long */
+    uint32_t ready_groups;
     uint64_t now_ns;
-    struct shoal_slab futures;
+    uint64_t virtual_time;
+    uint64_t slice_start_cycles;
+    struct shoal_tsc tsc;
     struct shoal_slab slices;
     struct shoal_fiber_pool fibers;
+    struct shoal_combine_pool combines;
 
     unsigned id;
     bool stopping;
     bool quit;
     uint64_t quota_cycles;
     uint64_t io_look_cycles;
+    uint64_t look_cycles;
     uint64_t last_active_ns; /* when messages last came or went */
     const struct shoal_clock *clock;
     struct shoal_core_config config;
     struct shoal_core_counters counters;
 
+    struct shoal_sched_group groups[SHOAL_SCHED_GROUPS_MAX];
     struct shoal_io io;
     struct shoal_bufpool buffers;
     struct shoal_timer_wheel timers;
@@ -103,8 +119,7 @@ struct shoal_core {
     int wake_fd; /* eventfd; read-only after the start */
 };
 
-extern _Thread_local struct shoal_core *shoal_core_self
-    __attribute__((tls_model("initial-exec"), visibility("hidden")));
+SHOAL_STATIC_ASSERT(offsetof(struct shoal_core, hot) == 0, "inlined code finds it there");
 
 /* Sets up the calling thread as a core. On failure nothing is left behind; `error` says why. */
 int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *config, char *error,
@@ -119,6 +134,9 @@ void shoal_core_quit(struct shoal_core *core);
 /* Tears the core down; reports what was never consumed. Returns the number of such objects. */
 unsigned shoal_core_deinit(struct shoal_core *core);
 
+/* The time now, from the cycle counter where it can be had. */
+uint64_t shoal_core_clock_ns(struct shoal_core *core, uint64_t cycles);
+
 /* For backends: looks at the clock again, after a wait and before what it brought is handled. */
 void shoal_core_read_clock(struct shoal_core *core);
 
@@ -128,10 +146,29 @@ void shoal_core_wake(struct shoal_core *core);
 /* Queues `task` on `core` from any thread, and wakes it. The order of one thread is kept. */
 void shoal_core_post_foreign(struct shoal_core *core, struct shoal_task *task);
 
-/* Queues `task` on its own core. */
+/* Makes `group` the one whose tasks run. */
+static inline void shoal_sched_set_current(struct shoal_core *core, struct shoal_sched_group *group)
+{
+    core->current = group;
+    core->hot.ready = &group->ready;
+    core->hot.group = group->id;
+    core->hot.then_consumer = (uint16_t)(SHOAL_CONSUMER_THEN | group->id << 8);
+}
+
+/* Queues `task` on its own core, in the scheduling group that runs now. */
 static inline void shoal_core_post(struct shoal_core *core, struct shoal_task *task)
 {
-    shoal_task_queue_push(&core->ready, task);
+    shoal_task_queue_push(core->hot.ready, task);
+}
+
+/* Queues `task` in `group`. */
+static inline void shoal_core_post_to(struct shoal_core *core, struct shoal_sched_group *group,
+                                      struct shoal_task *task)
+{
+    if (SHOAL_LIKELY(group == core->current))
+        shoal_task_queue_push(&group->ready, task);
+    else
+        shoal_sched_wake(core, group, task);
 }
 
 #endif

@@ -10,6 +10,9 @@
 
 SHOAL_BEGIN_DECLS
 
+/* The lowest code there is; the kernel reserves as many. */
+#define SHOAL_ERROR_MIN (-4095)
+
 enum shoal_error {
 #define SHOAL_ERROR_ENUM(name, code, text, python) name = code,
     SHOAL_ERROR_TABLE(SHOAL_ERROR_ENUM)

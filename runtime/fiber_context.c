@@ -1,15 +1,19 @@
 /*
  * The first context of a fiber: for the assembly switch where there is one, and a switch on
- * ucontext elsewhere (slower by a system call a switch, for the signal mask).
+ * ucontext elsewhere (slower by a system call a switch, for the signal mask), or everywhere with
+ * SHOAL_FIBER_UCONTEXT, so that it can be tested.
  */
 #include <stdint.h>
 #include <string.h>
 
 #include "shoal/runtime/fiber_impl.h"
+#include "shoal/runtime/inspect_impl.h"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && !defined(SHOAL_FIBER_UCONTEXT)
 
-void shoal_fiber_first_frame(void);
+void shoal_fiber_first_pc(void);
+
+const bool shoal_fiber_visits = true;
 
 void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *arg)
 {
@@ -18,14 +22,16 @@ void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *
     memset(sp, 0, 9 * sizeof(*sp));
     sp[3] = arg;
     memcpy(&sp[4], &entry, sizeof(entry));
-    void (*first)(void) = shoal_fiber_first_frame;
+    void (*first)(void) = shoal_fiber_first_pc;
     memcpy(&sp[6], &first, sizeof(first));
     return sp;
 }
 
-#elif defined(__aarch64__)
+#elif defined(__aarch64__) && !defined(SHOAL_FIBER_UCONTEXT)
 
-void shoal_fiber_first_frame(void);
+void shoal_fiber_first_pc(void);
+
+const bool shoal_fiber_visits = true;
 
 void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *arg)
 {
@@ -33,7 +39,7 @@ void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *
     memset(sp, 0, 20 * sizeof(*sp));
     memcpy(&sp[0], &entry, sizeof(entry));
     sp[1] = arg;
-    void (*first)(void) = shoal_fiber_first_frame;
+    void (*first)(void) = shoal_fiber_first_pc;
     memcpy(&sp[11], &first, sizeof(first));
     return sp;
 }
@@ -41,6 +47,16 @@ void *shoal_fiber_context(char *low, size_t bytes, void (*entry)(void *), void *
 #else
 
 #include <ucontext.h>
+
+const bool shoal_fiber_visits = false;
+
+void shoal_fiber_visit(void *sp, void (*fn)(void *arg), void *arg)
+{
+    (void)sp;
+    fn(arg);
+}
+
+const char shoal_fiber_visit_return[1] = "";
 
 /* Lives at the high end of the stack that it describes; `sp` points at it. */
 struct portable {

@@ -20,6 +20,8 @@
 
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/list.h"
+#include "shoal/runtime/sched_group.h"
+#include "shoal/runtime/scope.h"
 #include "shoal/runtime/slab_impl.h"
 #include "shoal/runtime/task.h"
 
@@ -37,9 +39,18 @@ enum shoal_fiber_state {
     SHOAL_FIBER_DONE,
 };
 
+struct shoal_fiber_local;
+
 struct shoal_fiber {
     struct shoal_task task;
     void *sp;
+    struct shoal_sched_group *group;
+    uint16_t shields;
+    int16_t cancel_code; /* why it is cancelled: -ECANCELED, or -ETIMEDOUT by a deadline */
+    uint8_t state;
+    bool cancelled;
+    bool detached;
+    bool has_context; /* `sp` is a live context to switch to */
     shoal_fiber_fn *fn;
     void *arg;
     void (*on_cancel)(struct shoal_fiber *fiber);
@@ -54,12 +65,13 @@ struct shoal_fiber {
     char *stack;            /* lowest address, the guard */
     int32_t result;
     uint16_t core;
-    uint16_t shields;
-    int16_t cancel_code; /* why it is cancelled: -ECANCELED, or -ETIMEDOUT by its deadline */
-    uint8_t state;
-    bool cancelled;
-    bool detached;
-    bool has_context; /* `sp` is a live context to switch to */
+    int16_t own_cancel;               /* the code of its own cancel; 0 without */
+    struct shoal_scope *scope;        /* the innermost that it has entered and not left */
+    struct shoal_scope *parent;       /* the one that it was spawned in, and will be joined by */
+    struct shoal_list sibling;        /* of the children of `parent` */
+    uint64_t deadline_ns;             /* of `parent` and what is around it */
+    struct shoal_fiber_local *locals; /* fiber_local.c */
+    size_t stack_bytes;
     void *asan_fake_stack;
     void *tsan_fiber;
     unsigned valgrind_stack;
@@ -67,6 +79,7 @@ struct shoal_fiber {
 
 struct shoal_fiber_pool {
     struct shoal_slab slab;
+    struct shoal_slab locals;
     struct shoal_list live;
     struct shoal_list free;
     struct shoal_stack_batch *batches;
@@ -77,6 +90,7 @@ struct shoal_fiber_pool {
     const void *loop_stack;
     size_t loop_stack_bytes;
     void *loop_tsan_fiber;
+    bool loop_left; /* the next switch to arrive comes from the loop's stack */
 };
 
 /* Once, before the first core starts: lets reports name the running fiber. */
@@ -94,10 +108,17 @@ unsigned shoal_fibers_running(const struct shoal_core *core);
 struct shoal_fiber *shoal_fiber_take(struct shoal_core *core, shoal_fiber_fn *fn, void *arg,
                                      const char *name);
 
+/* The same, as `options` say. */
+struct shoal_fiber *shoal_fiber_take_with(struct shoal_core *core, shoal_fiber_fn *fn, void *arg,
+                                          const struct shoal_fiber_options *options);
+
+/* Gives a fiber that is done back to the pool. */
+void shoal_fiber_release(struct shoal_core *core, struct shoal_fiber *fiber);
+
 /* Runs `fiber` now, from the loop's context, until it parks or returns. */
 void shoal_fiber_run(struct shoal_core *core, struct shoal_fiber *fiber);
 
-/* Gives the core back to the loop until shoal_fiber_make_ready(). On the running fiber. */
+/* Gives the core to others until shoal_fiber_make_ready(). On the running fiber. */
 void shoal_fiber_park(struct shoal_core *core, struct shoal_fiber *fiber);
 
 /* Queues a parked fiber; no effect on one that is queued already. */
@@ -113,6 +134,19 @@ static inline int shoal_fiber_cancel_code(const struct shoal_fiber *fiber)
 {
     return SHOAL_UNLIKELY(shoal_fiber_cancelled_now(fiber)) ? fiber->cancel_code : 0;
 }
+
+/* Cancels `fiber` for good, with `code` for its waits to return. */
+void shoal_fiber_cancel_with(struct shoal_fiber *fiber, int code);
+
+/* Makes it cancelled for now, and ends its wait; no effect on one that is. */
+void shoal_fiber_apply_cancel(struct shoal_core *core, struct shoal_fiber *fiber, int code);
+
+/* scope.c: a fiber that was spawned in a scope has returned. */
+void shoal_scope_child_done(struct shoal_core *core, struct shoal_fiber *fiber);
+
+/* fiber_local.c */
+void shoal_fiber_locals_init(struct shoal_core *core);
+void shoal_fiber_locals_free(struct shoal_core *core, struct shoal_fiber *fiber);
 
 /* `what` is kept by reference. See the top. */
 static inline void shoal_fiber_wait_begin(struct shoal_fiber *fiber, const char *what,
@@ -135,8 +169,19 @@ void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move);
 /* fiber_stack.c: memory of stacks. */
 void shoal_stack_reserve(struct shoal_fiber_pool *pool); /* a first batch, if there is memory */
 char *shoal_stack_take(struct shoal_fiber_pool *pool);
+size_t shoal_stack_round(size_t bytes); /* up to whole pages */
+char *shoal_stack_map(size_t bytes);    /* one of its own */
+void shoal_stack_unmap(char *stack, size_t bytes);
 void shoal_stack_trim(const struct shoal_fiber_pool *pool, char *stack);
 void shoal_stacks_free(struct shoal_fiber_pool *pool);
+
+/* For reports: what the stacks take. */
+struct shoal_stack_usage {
+    uint64_t reserved_bytes;    /* address space */
+    uint64_t committed_bytes;   /* pages of it that are in memory */
+    uint64_t bookkeeping_bytes; /* from shoal_mem_alloc() */
+};
+void shoal_stack_usage(const struct shoal_fiber_pool *pool, struct shoal_stack_usage *out);
 
 /* fiber_guard.c: a handler for SIGSEGV that names the fiber whose stack has overflowed. */
 void shoal_fiber_guard_install(void);

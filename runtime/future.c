@@ -1,10 +1,12 @@
 /*
- * Futures: see future.h for the contract and future_impl.h for the layout.
+ * Futures: see future.h for the contract and future_inline.h for the layout.
  *
  * Settling a future queues its consumer; nothing of the consumer runs inside. A derived future is
  * made by the task of the one it comes from: `run_then` and its kin run from the queue, read the
  * upstream's outcome, give the upstream back to the slab, and settle the derived one. That is why a
- * chain of any length needs no stack and a continuation costs one trip through the queue.
+ * chain of any length needs no stack. Where the derived future is consumed by a `then` in its turn,
+ * `run_then` goes on with that one itself, as long as the loop would have run another task: a trip
+ * through the queue less, and the same order for all that can tell.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -13,6 +15,7 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/errors.h"
 #include "shoal/runtime/future_impl.h"
 
 #define TEXT_BYTES_MAX 512
@@ -36,59 +39,63 @@ void shoal_text_free(char *text)
         shoal_mem_free(text, strlen(text) + 1);
 }
 
+static void run_then(struct shoal_task *task);
+
 static void check_mine(const struct shoal_future *future, const char *what)
 {
 #ifdef SHOAL_DEBUG
     struct shoal_core *core = shoal_core_self;
     SHOAL_CHECK(core != NULL, "%s of a future on a thread that is no core", what);
     if (future != core->no_memory)
-        shoal_slab_check_live(&core->futures, future, what);
+        shoal_slab_check_live(&core->hot.futures, future, what);
 #else
     (void)future;
     (void)what;
 #endif
 }
 
-static struct shoal_future *future_take(struct shoal_core *core, const void *place)
+static inline struct shoal_future *future_take(struct shoal_core *core, const void *place)
 {
-    struct shoal_future *future = shoal_slab_take_at(&core->futures, place);
+    struct shoal_future *future = shoal_slab_take_at(&core->hot.futures, place);
     if (SHOAL_UNLIKELY(future == NULL))
         return NULL;
-    future->error = 0;
-    future->core = (uint16_t)core->id;
-    future->state = SHOAL_FUTURE_PENDING;
-    future->consumer_kind = SHOAL_CONSUMER_NONE;
-    future->is_derived = 0;
-    future->immortal = 0;
     future->drop = NULL;
-    future->root.cancel = NULL;
+    future->word = core->hot.pending_word;
     return future;
 }
 
-static void future_give(struct shoal_core *core, struct shoal_future *future)
+static inline void future_give(struct shoal_core *core, struct shoal_future *future)
 {
-    if (SHOAL_LIKELY(!future->immortal))
-        shoal_slab_give(&core->futures, future);
+    if (SHOAL_LIKELY(!shoal_future_is_immortal(future)))
+        shoal_slab_give(&core->hot.futures, future);
 }
 
 int shoal_futures_init(struct shoal_core *core)
 {
-    shoal_slab_init(&core->futures, "future", sizeof(struct shoal_future), SHOAL_CACHE_LINE);
+    shoal_slab_init(&core->hot.futures, "future", sizeof(struct shoal_future), SHOAL_CACHE_LINE);
+    struct shoal_future word = {.core = (uint16_t)core->id, .flags = SHOAL_FUTURE_PLAIN};
+    word.state = SHOAL_FUTURE_READY;
+    core->hot.ready_word = word.word;
+    word.state = SHOAL_FUTURE_PENDING;
+    core->hot.pending_word = word.word;
+    word.flags |= SHOAL_FUTURE_DERIVED;
+    core->hot.derived_word = word.word;
+    core->hot.run_then = run_then;
     core->no_memory = future_take(core, __builtin_return_address(0));
     if (core->no_memory == NULL)
         return -ENOMEM;
     core->no_memory->state = SHOAL_FUTURE_FAILED;
     core->no_memory->error = -ENOMEM;
     core->no_memory->text = NULL;
-    core->no_memory->immortal = 1;
+    core->no_memory->flags |= SHOAL_FUTURE_IMMORTAL;
     return 0;
 }
 
 unsigned shoal_futures_deinit(struct shoal_core *core)
 {
-    shoal_slab_give(&core->futures, core->no_memory);
+    shoal_slab_give(&core->hot.futures, core->no_memory);
     core->no_memory = NULL;
-    return shoal_slab_deinit(&core->futures);
+    return shoal_slab_deinit(&core->hot.futures);
 }
 
 /* ---- Producing ---- */
@@ -103,6 +110,15 @@ static void drop_outcome(struct shoal_future *future)
     }
 }
 
+/* Queues the consumer of `future` in the scheduling group that has registered it. */
+static inline void post(struct shoal_core *core, struct shoal_future *future)
+{
+    if (SHOAL_LIKELY(future->group == core->hot.group))
+        shoal_task_queue_push(core->hot.ready, &future->task);
+    else
+        shoal_sched_wake(core, &core->groups[future->group], &future->task);
+}
+
 /* Hands a future that has just settled to its consumer, if that has come already. */
 static void settled(struct shoal_core *core, struct shoal_future *future)
 {
@@ -110,8 +126,12 @@ static void settled(struct shoal_core *core, struct shoal_future *future)
     case SHOAL_CONSUMER_FIBER:
         shoal_fiber_make_ready(core, future->consumer.fiber);
         break;
+    case SHOAL_CONSUMER_THEN:
+        future->task.run = run_then;
+        post(core, future);
+        break;
     case SHOAL_CONSUMER_TASK:
-        shoal_core_post(core, &future->task);
+        post(core, future);
         break;
     case SHOAL_CONSUMER_DISCARD:
         drop_outcome(future);
@@ -125,8 +145,10 @@ static void settled(struct shoal_core *core, struct shoal_future *future)
 static void settle_failed(struct shoal_core *core, struct shoal_future *future, int code,
                           char *text_move)
 {
+    SHOAL_CHECK(code < 0 && code >= SHOAL_ERROR_MIN, "a failure with code %d (allowed: %d to -1)",
+                code, SHOAL_ERROR_MIN);
     future->state = SHOAL_FUTURE_FAILED;
-    future->error = code;
+    future->error = (int16_t)code;
     future->text = text_move;
     settled(core, future);
 }
@@ -144,15 +166,28 @@ static struct shoal_future *new_at(const void *place)
     return future != NULL ? future : core->no_memory;
 }
 
+struct shoal_future *shoal_future_new_slow(void)
+{
+    return new_at(__builtin_return_address(0));
+}
+
 struct shoal_future *shoal_future_new(void)
 {
     return new_at(__builtin_return_address(0));
 }
 
+struct shoal_future *shoal_future_ready_slow(const union shoal_value *value)
+{
+    struct shoal_future *future = new_at(__builtin_return_address(0));
+    if (!shoal_future_is_immortal(future))
+        shoal_future_resolve(future, value);
+    return future;
+}
+
 struct shoal_future *shoal_future_ready(const union shoal_value *value)
 {
     struct shoal_future *future = new_at(__builtin_return_address(0));
-    if (!future->immortal)
+    if (!shoal_future_is_immortal(future))
         shoal_future_resolve(future, value);
     return future;
 }
@@ -167,7 +202,7 @@ struct shoal_future *shoal_future_failed(int code, const char *fmt, ...)
         va_end(args);
     }
     struct shoal_future *future = new_at(__builtin_return_address(0));
-    if (!future->immortal)
+    if (!shoal_future_is_immortal(future))
         shoal_future_fail(future, code, text);
     return future;
 }
@@ -175,10 +210,12 @@ struct shoal_future *shoal_future_failed(int code, const char *fmt, ...)
 void shoal_future_on_cancel(struct shoal_future *future, shoal_cancel_fn *cancel, void *ctx)
 {
     check_mine(future, "on_cancel");
-    if (future->immortal)
+    if (shoal_future_is_immortal(future))
         return;
-    SHOAL_DCHECK(future->state == SHOAL_FUTURE_PENDING && !future->is_derived,
+    SHOAL_DCHECK(future->state == SHOAL_FUTURE_PENDING &&
+                     (future->flags & SHOAL_FUTURE_DERIVED) == 0,
                  "a cancel hook belongs to a pending future of a producer");
+    future->flags |= SHOAL_FUTURE_HOOKED;
     future->root.cancel = cancel;
     future->root.ctx = ctx;
 }
@@ -186,7 +223,7 @@ void shoal_future_on_cancel(struct shoal_future *future, shoal_cancel_fn *cancel
 void shoal_future_on_drop(struct shoal_future *future, shoal_drop_fn *drop)
 {
     check_mine(future, "on_drop");
-    if (future->immortal)
+    if (shoal_future_is_immortal(future))
         return;
     SHOAL_DCHECK(future->state == SHOAL_FUTURE_PENDING, "a drop hook comes before the value");
     future->drop = drop;
@@ -197,8 +234,9 @@ void shoal_future_resolve(struct shoal_future *future, const union shoal_value *
     check_mine(future, "resolve");
     SHOAL_CHECK(future->state == SHOAL_FUTURE_PENDING, "future %p is resolved twice",
                 (void *)future);
+    future->flags = SHOAL_FUTURE_PLAIN;
     if (value != NULL)
-        future->value = *value;
+        SHOAL_VALUE_COPY(&future->value, value);
     else
         memset(&future->value, 0, sizeof(future->value));
     settle_ready(shoal_core_self, future);
@@ -209,8 +247,15 @@ void shoal_future_fail(struct shoal_future *future, int code, const char *text)
     check_mine(future, "fail");
     SHOAL_CHECK(future->state == SHOAL_FUTURE_PENDING, "future %p is resolved twice",
                 (void *)future);
-    SHOAL_DCHECK(code < 0, "a failure needs a negative code, not %d", code);
     settle_failed(shoal_core_self, future, code, shoal_text_copy(text));
+}
+
+void shoal_future_fail_move(struct shoal_future *future, int code, char *text_move)
+{
+    check_mine(future, "fail");
+    SHOAL_CHECK(future->state == SHOAL_FUTURE_PENDING, "future %p is resolved twice",
+                (void *)future);
+    settle_failed(shoal_core_self, future, code, text_move);
 }
 
 /* ---- Consuming ---- */
@@ -224,14 +269,14 @@ bool shoal_future_is_pending(const struct shoal_future *future)
 void shoal_future_cancel(struct shoal_future *future)
 {
     check_mine(future, "cancel");
-    while (future->state == SHOAL_FUTURE_PENDING && future->is_derived &&
+    while (future->state == SHOAL_FUTURE_PENDING && (future->flags & SHOAL_FUTURE_DERIVED) != 0 &&
            future->derived.upstream != NULL)
         future = future->derived.upstream;
-    if (future->state == SHOAL_FUTURE_PENDING && !future->is_derived && future->root.cancel != NULL)
+    if (future->state == SHOAL_FUTURE_PENDING && (future->flags & SHOAL_FUTURE_HOOKED) != 0)
         future->root.cancel(future->root.ctx);
 }
 
-void shoal_discard(struct shoal_future *future)
+void shoal_discard_slow(struct shoal_future *future)
 {
     check_mine(future, "discard");
     SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
@@ -244,6 +289,11 @@ void shoal_discard(struct shoal_future *future)
     future_give(shoal_core_self, future);
 }
 
+void shoal_discard(struct shoal_future *future)
+{
+    shoal_discard_slow(future);
+}
+
 /* Takes the outcome out of a settled future and frees it. */
 static int take_outcome(struct shoal_core *core, struct shoal_future *future,
                         union shoal_value *out)
@@ -251,12 +301,12 @@ static int take_outcome(struct shoal_core *core, struct shoal_future *future,
     int error = future->error;
     if (SHOAL_LIKELY(future->state == SHOAL_FUTURE_READY)) {
         if (out != NULL)
-            *out = future->value;
+            SHOAL_VALUE_COPY(out, &future->value);
         else if (future->drop != NULL)
             future->drop(&future->value);
     } else {
         shoal_fiber_set_message(core->fiber, future->text);
-        if (!future->immortal)
+        if (!shoal_future_is_immortal(future))
             future->text = NULL;
     }
     future_give(core, future);
@@ -289,7 +339,7 @@ static int await_cancelled(struct shoal_core *core, struct shoal_future *future)
     return core->fiber->cancel_code;
 }
 
-int shoal_await(struct shoal_future *future, union shoal_value *out)
+int shoal_await_slow(struct shoal_future *future, union shoal_value *out)
 {
     struct shoal_core *core = shoal_core_self;
     check_mine(future, "await");
@@ -301,7 +351,15 @@ int shoal_await(struct shoal_future *future, union shoal_value *out)
         return await_cancelled(core, future);
     if (future->state == SHOAL_FUTURE_PENDING)
         wait_settled(core, fiber, future);
-    return take_outcome(core, future, out);
+    int code = take_outcome(core, future, out);
+    if (SHOAL_UNLIKELY(code == -ECANCELED))
+        return shoal_fiber_cancelled_now(fiber) ? fiber->cancel_code : code;
+    return code;
+}
+
+int shoal_await(struct shoal_future *future, union shoal_value *out)
+{
+    return shoal_await_slow(future, out);
 }
 
 const char *shoal_error_message(void)
@@ -321,7 +379,8 @@ static void forward(struct shoal_core *core, struct shoal_future *from, struct s
         future_give(core, from);
         settle_failed(core, to, code, text);
     } else {
-        to->value = from->value;
+        to->flags = SHOAL_FUTURE_PLAIN;
+        SHOAL_VALUE_COPY(&to->value, &from->value);
         to->drop = from->drop;
         future_give(core, from);
         settle_ready(core, to);
@@ -335,16 +394,20 @@ static struct shoal_future *upstream_of(struct shoal_task *task, struct shoal_fu
     return upstream;
 }
 
-/* Settles `derived` by a function's code, with the value that the function has put into `out`. */
-static void settle_by_code(struct shoal_core *core, struct shoal_future *derived, int code,
-                           const union shoal_value *out)
+/* Settles `derived` by a function's code; its value is in place already. */
+static void settle_by_code(struct shoal_core *core, struct shoal_future *derived, int code)
 {
-    if (SHOAL_UNLIKELY(code < 0)) {
+    if (SHOAL_UNLIKELY(code < 0))
         settle_failed(core, derived, code, NULL);
-        return;
-    }
-    derived->value = *out;
-    settle_ready(core, derived);
+    else
+        settle_ready(core, derived);
+}
+
+/* Clears the payload for the value to come; from here on `derived` cannot be cancelled. */
+static void begin_value(struct shoal_future *derived)
+{
+    derived->flags = SHOAL_FUTURE_PLAIN;
+    memset(&derived->value, 0, sizeof(derived->value));
 }
 
 static void run_then(struct shoal_task *task)
@@ -352,14 +415,30 @@ static void run_then(struct shoal_task *task)
     struct shoal_core *core = shoal_core_self;
     struct shoal_future *derived;
     struct shoal_future *upstream = upstream_of(task, &derived);
-    if (SHOAL_UNLIKELY(upstream->state == SHOAL_FUTURE_FAILED)) {
-        forward(core, upstream, derived);
-        return;
+    for (;;) {
+        if (SHOAL_UNLIKELY(upstream->state == SHOAL_FUTURE_FAILED)) {
+            forward(core, upstream, derived);
+            return;
+        }
+        shoal_then_fn *fn = derived->derived.fn.then;
+        void *arg = derived->derived.arg;
+        begin_value(derived);
+        int code = fn(arg, &upstream->value, &derived->value);
+        shoal_slab_give(&core->hot.futures, upstream);
+        if (SHOAL_UNLIKELY(code < 0)) {
+            settle_failed(core, derived, code, NULL);
+            return;
+        }
+        derived->state = SHOAL_FUTURE_READY;
+        /* The next link, in place of a trip through the queue. */
+        if (derived->consumer_and_group != core->hot.then_consumer || core->budget == 0) {
+            settled(core, derived);
+            return;
+        }
+        core->budget--;
+        upstream = derived;
+        derived = upstream->consumer.derived;
     }
-    union shoal_value out = {.slice = {NULL, 0, 0}};
-    int code = derived->derived.fn.then(derived->derived.arg, &upstream->value, &out);
-    future_give(core, upstream);
-    settle_by_code(core, derived, code, &out);
 }
 
 static void run_adopt(struct shoal_task *task)
@@ -372,13 +451,14 @@ static void run_adopt(struct shoal_task *task)
 /* Makes `derived` end as `inner` does. */
 static void adopt(struct shoal_core *core, struct shoal_future *inner, struct shoal_future *derived)
 {
-    if (inner->immortal) {
+    if (shoal_future_is_immortal(inner)) {
         settle_failed(core, derived, inner->error, NULL);
         return;
     }
     SHOAL_CHECK(inner->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
                 (void *)inner);
     inner->consumer_kind = SHOAL_CONSUMER_TASK;
+    inner->group = core->hot.group;
     inner->consumer.derived = derived;
     inner->task.run = run_adopt;
     derived->derived.upstream = inner;
@@ -395,9 +475,9 @@ static void run_then_future(struct shoal_task *task)
         forward(core, upstream, derived);
         return;
     }
+    derived->derived.upstream = NULL;
     struct shoal_future *inner =
         derived->derived.fn.then_future(derived->derived.arg, &upstream->value);
-    derived->derived.upstream = NULL;
     future_give(core, upstream);
     adopt(core, inner, derived);
 }
@@ -411,24 +491,26 @@ static void run_catch(struct shoal_task *task)
         forward(core, upstream, derived);
         return;
     }
-    union shoal_value out = {.slice = {NULL, 0, 0}};
     char *text = upstream->text;
     int upstream_code = upstream->error;
-    int code = derived->derived.fn.caught(derived->derived.arg, upstream_code,
-                                          text != NULL ? text : "", &out);
+    shoal_catch_fn *fn = derived->derived.fn.caught;
+    void *arg = derived->derived.arg;
+    begin_value(derived);
+    int code = fn(arg, upstream_code, text != NULL ? text : "", &derived->value);
     future_give(core, upstream);
     if (code < 0 && code == upstream_code) {
         settle_failed(core, derived, code, text);
         return;
     }
     shoal_text_free(text);
-    settle_by_code(core, derived, code, &out);
+    settle_by_code(core, derived, code);
 }
 
 static void run_finally(struct shoal_task *task)
 {
     struct shoal_future *derived;
     struct shoal_future *upstream = upstream_of(task, &derived);
+    derived->derived.upstream = NULL;
     derived->derived.fn.finally(derived->derived.arg);
     forward(shoal_core_self, upstream, derived);
 }
@@ -437,15 +519,17 @@ int shoal_future_consume(struct shoal_future *future, void (*run)(struct shoal_t
                          void *ctx)
 {
     check_mine(future, "consume");
-    if (future->immortal)
+    if (shoal_future_is_immortal(future))
         return -ENOMEM;
     SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
                 (void *)future);
+    struct shoal_core *core = shoal_core_self;
     future->consumer_kind = SHOAL_CONSUMER_TASK;
+    future->group = core->hot.group;
     future->consumer.ctx = ctx;
     future->task.run = run;
     if (future->state != SHOAL_FUTURE_PENDING)
-        shoal_core_post(shoal_core_self, &future->task);
+        shoal_core_post(core, &future->task);
     return 0;
 }
 
@@ -459,20 +543,20 @@ int shoal_future_outcome(struct shoal_task *task, void **ctx, union shoal_value 
     if (future->state == SHOAL_FUTURE_FAILED)
         *text_move = future->text;
     else
-        *value = future->value;
+        SHOAL_VALUE_COPY(value, &future->value);
     future_give(shoal_core_self, future);
     return code;
 }
 
 /* The derived future of `upstream`, which `run` will settle; NULL when out of memory. */
-static struct shoal_future *chain(struct shoal_future *upstream, void (*run)(struct shoal_task *),
-                                  void *arg, const void *place)
+static struct shoal_future *chain(struct shoal_future *upstream, uint8_t consumer,
+                                  void (*run)(struct shoal_task *), void *arg, const void *place)
 {
     struct shoal_core *core = shoal_core_self;
     check_mine(upstream, "chain");
     SHOAL_CHECK(upstream->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
                 (void *)upstream);
-    if (SHOAL_UNLIKELY(upstream->immortal)) {
+    if (SHOAL_UNLIKELY(shoal_future_is_immortal(upstream))) {
         /* It cannot carry a continuation; one of its own can, if there is memory by now. */
         upstream = future_take(core, place);
         if (upstream == NULL)
@@ -484,10 +568,11 @@ static struct shoal_future *chain(struct shoal_future *upstream, void (*run)(str
         shoal_discard(upstream);
         return NULL;
     }
-    derived->is_derived = 1;
+    derived->word = core->hot.derived_word;
     derived->derived.arg = arg;
     derived->derived.upstream = upstream;
-    upstream->consumer_kind = SHOAL_CONSUMER_TASK;
+    upstream->consumer_kind = consumer;
+    upstream->group = core->hot.group;
     upstream->consumer.derived = derived;
     upstream->task.run = run;
     if (upstream->state != SHOAL_FUTURE_PENDING)
@@ -495,19 +580,31 @@ static struct shoal_future *chain(struct shoal_future *upstream, void (*run)(str
     return derived;
 }
 
-struct shoal_future *shoal_then(struct shoal_future *future, shoal_then_fn *fn, void *arg)
+static struct shoal_future *then_at(struct shoal_future *future, shoal_then_fn *fn, void *arg,
+                                    const void *place)
 {
-    struct shoal_future *derived = chain(future, run_then, arg, __builtin_return_address(0));
+    struct shoal_future *derived = chain(future, SHOAL_CONSUMER_THEN, run_then, arg, place);
     if (derived == NULL)
         return shoal_core_self->no_memory;
     derived->derived.fn.then = fn;
     return derived;
 }
 
+struct shoal_future *shoal_then_slow(struct shoal_future *future, shoal_then_fn *fn, void *arg)
+{
+    return then_at(future, fn, arg, __builtin_return_address(0));
+}
+
+struct shoal_future *shoal_then(struct shoal_future *future, shoal_then_fn *fn, void *arg)
+{
+    return then_at(future, fn, arg, __builtin_return_address(0));
+}
+
 struct shoal_future *shoal_then_future(struct shoal_future *future, shoal_then_future_fn *fn,
                                        void *arg)
 {
-    struct shoal_future *derived = chain(future, run_then_future, arg, __builtin_return_address(0));
+    struct shoal_future *derived =
+        chain(future, SHOAL_CONSUMER_TASK, run_then_future, arg, __builtin_return_address(0));
     if (derived == NULL)
         return shoal_core_self->no_memory;
     derived->derived.fn.then_future = fn;
@@ -516,7 +613,8 @@ struct shoal_future *shoal_then_future(struct shoal_future *future, shoal_then_f
 
 struct shoal_future *shoal_catch(struct shoal_future *future, shoal_catch_fn *fn, void *arg)
 {
-    struct shoal_future *derived = chain(future, run_catch, arg, __builtin_return_address(0));
+    struct shoal_future *derived =
+        chain(future, SHOAL_CONSUMER_TASK, run_catch, arg, __builtin_return_address(0));
     if (derived == NULL)
         return shoal_core_self->no_memory;
     derived->derived.fn.caught = fn;
@@ -525,7 +623,8 @@ struct shoal_future *shoal_catch(struct shoal_future *future, shoal_catch_fn *fn
 
 struct shoal_future *shoal_finally(struct shoal_future *future, shoal_finally_fn *fn, void *arg)
 {
-    struct shoal_future *derived = chain(future, run_finally, arg, __builtin_return_address(0));
+    struct shoal_future *derived =
+        chain(future, SHOAL_CONSUMER_TASK, run_finally, arg, __builtin_return_address(0));
     if (derived == NULL) {
         fn(arg);
         return shoal_core_self->no_memory;

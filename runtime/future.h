@@ -120,4 +120,6 @@ SHOAL_API void shoal_future_cancel(struct shoal_future *future);
 
 SHOAL_END_DECLS
 
+#include "shoal/runtime/future_inline.h"
+
 #endif

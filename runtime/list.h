@@ -45,6 +45,13 @@ static inline void shoal_list_remove(struct shoal_list *node)
     shoal_list_init(node);
 }
 
+/* Takes `node` out of its list and leaves it as it is, for one that is linked anew or freed. */
+static inline void shoal_list_unlink(struct shoal_list *node)
+{
+    node->prev->next = node->next;
+    node->next->prev = node->prev;
+}
+
 /* Takes the first node out; NULL if the list is empty. */
 static inline struct shoal_list *shoal_list_take_front(struct shoal_list *head)
 {

@@ -7,9 +7,9 @@
 #include <dlfcn.h>
 
 #include "shoal/runtime/check.h"
-#include "shoal/runtime/context_impl.h"
+#include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
-#include "shoal/runtime/mem.h"
 #include "shoal/runtime/slab_impl.h"
 
 #ifdef SHOAL_ASAN
@@ -62,6 +62,9 @@ void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_
     slab->stride_bytes = HEADER_BYTES + ((object_bytes + step - 1) & ~(step - 1));
     uint32_t least = (uint32_t)sizeof(struct shoal_slab_chunk) + OBJECTS_MIN * slab->stride_bytes;
     slab->chunk_bytes = least > CHUNK_BYTES ? least : CHUNK_BYTES;
+    shoal_list_init(&slab->registered);
+    if (shoal_core_self != NULL)
+        shoal_list_push_back(&shoal_core_self->mem.slabs, &slab->registered);
 }
 
 static char *chunk_object(const struct shoal_slab *slab, struct shoal_slab_chunk *chunk, uint32_t i)
@@ -78,14 +81,16 @@ static struct shoal_slab_header *header_of(const void *object)
 static void item_put(struct shoal_slab *slab, void *object)
 {
     struct shoal_slab_header *header = header_of(object);
-    header->next = (struct shoal_slab_header *)(void *)slab->free;
-    slab->free = (struct shoal_slab_item *)(void *)header;
+    header->next = slab->kept;
+    slab->kept = header;
 }
 
 static void *item_pop(struct shoal_slab *slab)
 {
-    struct shoal_slab_header *header = (struct shoal_slab_header *)(void *)slab->free;
-    slab->free = (struct shoal_slab_item *)(void *)header->next;
+    struct shoal_slab_header *header = slab->kept;
+    if (header == NULL)
+        return NULL;
+    slab->kept = header->next;
     return (char *)header + HEADER_BYTES;
 }
 #else
@@ -99,8 +104,36 @@ static void item_put(struct shoal_slab *slab, void *object)
 static void *item_pop(struct shoal_slab *slab)
 {
     struct shoal_slab_item *item = slab->free;
-    slab->free = item->next;
+    if (item != NULL)
+        slab->free = item->next;
     return item;
+}
+#endif
+
+#ifdef SHOAL_SLAB_CHECKED
+void shoal_slab_hide(struct shoal_slab *slab)
+{
+    (void)slab; /* each take asks anyway */
+}
+#else
+static struct shoal_slab_item *hidden(const struct shoal_slab *slab)
+{
+    return (struct shoal_slab_item *)(void *)slab->kept;
+}
+
+void shoal_slab_hide(struct shoal_slab *slab)
+{
+    struct shoal_slab_item *first = slab->free;
+    if (first == NULL)
+        return;
+    if (slab->kept != NULL) {
+        struct shoal_slab_item *last = first;
+        while (last->next != NULL)
+            last = last->next;
+        last->next = hidden(slab);
+    }
+    slab->kept = (struct shoal_slab_header *)(void *)first;
+    slab->free = NULL;
 }
 #endif
 
@@ -146,27 +179,34 @@ int shoal_slab_reserve(struct shoal_slab *slab)
 
 uint32_t shoal_slab_live(const struct shoal_slab *slab)
 {
-    uint32_t free = 0;
+    uint32_t free = slab->quarantined;
 #ifdef SHOAL_SLAB_CHECKED
-    const struct shoal_slab_header *item =
-        (const struct shoal_slab_header *)(const void *)slab->free;
-    free += slab->quarantined;
-#else
-    const struct shoal_slab_item *item = slab->free;
-#endif
-    for (; item != NULL; item = item->next)
+    for (const struct shoal_slab_header *item = slab->kept; item != NULL; item = item->next)
         free++;
+#else
+    for (const struct shoal_slab_item *item = hidden(slab); item != NULL; item = item->next)
+        free++;
+    for (const struct shoal_slab_item *item = slab->free; item != NULL; item = item->next)
+        free++;
+#endif
     return slab->objects - free;
 }
 
-void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
+void shoal_slab_describe(const struct shoal_slab *slab, struct shoal_slab_stats *out)
 {
-    if (slab->free == NULL)
-        add_chunk(slab);
-    if (slab->free == NULL)
-        return NULL;
-    void *object = item_pop(slab);
+    *out = (struct shoal_slab_stats){.name = slab->name,
+                                     .object_bytes = slab->object_bytes,
+                                     .objects = slab->objects,
+                                     .live = shoal_slab_live(slab)};
+    for (const struct shoal_slab_chunk *chunk = slab->chunks; chunk != NULL; chunk = chunk->next)
+        out->chunks++;
+    out->bytes = (uint64_t)out->chunks * slab->chunk_bytes;
+}
+
 #ifdef SHOAL_SLAB_CHECKED
+/* Marks an object that was just taken, after a look at what it went through while it was free. */
+static void mark_taken(const struct shoal_slab *slab, void *object, const void *place)
+{
     struct shoal_slab_header *header = header_of(object);
     SHOAL_CHECK(header->magic == MAGIC_FREE, "slab %s is corrupt at %p", slab->name, object);
     header->magic = MAGIC_LIVE;
@@ -177,9 +217,39 @@ void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
     if (header->generation > 1)
         check_poison(slab, object);
     memset(object, POISON_BYTE, slab->object_bytes);
+}
 #else
+static void mark_taken(struct shoal_slab *slab, const void *object, const void *place)
+{
+    (void)object;
     (void)place;
+    if (SHOAL_UNLIKELY(shoal_fault_armed))
+        shoal_slab_hide(slab);
+}
+
+static void unhide(struct shoal_slab *slab)
+{
+    if (slab->free != NULL)
+        return;
+    slab->free = hidden(slab);
+    slab->kept = NULL;
+}
 #endif
+
+void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place)
+{
+    if (shoal_fault_alloc(slab->name, slab->object_bytes))
+        return NULL;
+#ifndef SHOAL_SLAB_CHECKED
+    unhide(slab);
+#endif
+    void *object = item_pop(slab);
+    if (object == NULL) {
+        add_chunk(slab);
+        object = item_pop(slab);
+    }
+    if (object != NULL)
+        mark_taken(slab, object, place);
     return object;
 }
 
@@ -252,6 +322,8 @@ uint32_t shoal_slab_deinit(struct shoal_slab *slab)
         shoal_mem_free_aligned(chunk, slab->chunk_bytes, CHUNK_ALIGNMENT);
     }
     slab->free = NULL;
+    slab->kept = NULL;
     slab->objects = 0;
+    shoal_list_remove(&slab->registered);
     return live;
 }

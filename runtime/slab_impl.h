@@ -15,33 +15,12 @@
 
 #include <stdint.h>
 
-#include "shoal/runtime/compiler.h"
+#include "shoal/runtime/mem_report.h"
+#include "shoal/runtime/slab.h"
 
 #if defined(SHOAL_DEBUG) || defined(SHOAL_ASAN)
 #define SHOAL_SLAB_CHECKED 1
 #endif
-
-struct shoal_slab_item {
-    struct shoal_slab_item *next;
-};
-
-struct shoal_slab_header;
-
-struct shoal_slab {
-    struct shoal_slab_item *free;
-    uint32_t objects; /* in all chunks */
-    uint32_t object_bytes;
-    uint32_t stride_bytes;
-    uint32_t alignment;
-    uint32_t chunk_bytes;
-    struct shoal_slab_chunk *chunks;
-    const char *name;
-#ifdef SHOAL_SLAB_CHECKED
-    struct shoal_slab_header *quarantine_head;
-    struct shoal_slab_header *quarantine_tail;
-    uint32_t quarantined;
-#endif
-};
 
 /* `alignment` is 16 or 64. Allocates nothing yet. */
 void shoal_slab_init(struct shoal_slab *slab, const char *name, uint32_t object_bytes,
@@ -58,6 +37,12 @@ uint32_t shoal_slab_live(const struct shoal_slab *slab);
  * memory has run out. 0 or -ENOMEM.
  */
 int shoal_slab_reserve(struct shoal_slab *slab);
+
+/* For the failure injector: from now on each take has to ask. Takes of kept objects undo it. */
+void shoal_slab_hide(struct shoal_slab *slab);
+
+/* What shoal_slab_stats() reports of one slab. O(objects). */
+void shoal_slab_describe(const struct shoal_slab *slab, struct shoal_slab_stats *out);
 
 /* The slow paths: a new chunk; the checked forms. */
 void *shoal_slab_take_slow(struct shoal_slab *slab, const void *place);

@@ -11,7 +11,6 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/log.h"
 
-#define STALL_SIGNAL     (SIGRTMIN + 1)
 #define REPORT_PERIOD_NS SHOAL_NS_PER_S
 
 #ifndef sigev_notify_thread_id
@@ -72,8 +71,9 @@ static void on_tick(int signal_number)
     if (core == NULL || !core->stall.running)
         return;
     struct shoal_stall *stall = &core->stall;
-    if (stall->progress != stall->seen_progress) {
-        stall->seen_progress = stall->progress;
+    uint64_t progress = stall->progress * UINT32_MAX - core->budget; /* differs with each task */
+    if (progress != stall->seen_progress) {
+        stall->seen_progress = progress;
         stall->stalled_ticks = 0;
         return;
     }
@@ -97,7 +97,7 @@ void shoal_stall_install(void)
     action.sa_handler = on_tick;
     action.sa_flags = SA_RESTART | SA_ONSTACK; /* a fiber's stack may be too small for a report */
     sigemptyset(&action.sa_mask);
-    sigaction(STALL_SIGNAL, &action, NULL);
+    sigaction(SHOAL_STALL_SIGNAL, &action, NULL);
 }
 
 void shoal_stall_start(struct shoal_core *core, uint64_t notify_ns)
@@ -110,7 +110,7 @@ void shoal_stall_start(struct shoal_core *core, uint64_t notify_ns)
     struct sigevent event;
     memset(&event, 0, sizeof(event));
     event.sigev_notify = SIGEV_THREAD_ID;
-    event.sigev_signo = STALL_SIGNAL;
+    event.sigev_signo = SHOAL_STALL_SIGNAL;
     event.sigev_notify_thread_id = (pid_t)syscall(SYS_gettid);
     struct timespec period = {.tv_sec = (time_t)(notify_ns / SHOAL_NS_PER_S),
                               .tv_nsec = (long)(notify_ns % SHOAL_NS_PER_S)};

@@ -18,11 +18,14 @@
 
 struct shoal_core;
 
+#define SHOAL_STALL_SIGNAL (SIGRTMIN + 1)
+#define SHOAL_PROBE_SIGNAL (SIGRTMIN + 2) /* asks a thread where it is: smp/inspect.c */
+
 struct shoal_stall {
     timer_t timer;
     bool running;
     uint64_t notify_ns;
-    volatile uint64_t progress; /* counts tasks; written by the loop, read by the handler */
+    volatile uint64_t progress; /* counts batches of tasks; read by the handler */
     uint64_t seen_progress;
     uint64_t stalled_ticks;
     uint64_t last_report_ns;

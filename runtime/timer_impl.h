@@ -46,6 +46,13 @@ static inline uint64_t shoal_timer_wheel_next_ns(const struct shoal_timer_wheel 
     return wheel->next_ns;
 }
 
+/*
+ * timer_exact.c, for clocks that stand still: the earliest deadline to the nanosecond, and the one
+ * timer that is due by then; returns how many fired, 0 or 1. O(timers of a slot).
+ */
+uint64_t shoal_timer_wheel_next_exact_ns(const struct shoal_timer_wheel *wheel);
+unsigned shoal_timer_wheel_expire_exact(struct shoal_timer_wheel *wheel, uint64_t now_ns);
+
 void shoal_timer_wheel_arm(struct shoal_timer_wheel *wheel, struct shoal_timer *timer,
                            uint64_t deadline_ns);
 void shoal_timer_wheel_cancel(struct shoal_timer_wheel *wheel, struct shoal_timer *timer);

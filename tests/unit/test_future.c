@@ -494,7 +494,7 @@ static int check_out_of_memory(void *arg)
     }
     SHOAL_EXPECT_INT(shoal_await(ready(5), &value), 0);
     SHOAL_EXPECT_INT(value.i64, 5);
-    SHOAL_EXPECT_INT(shoal_slab_live(&shoal_core_self->futures),
+    SHOAL_EXPECT_INT(shoal_slab_live(&shoal_core_self->hot.futures),
                      1); /* the core's own -ENOMEM future */
     return 0;
 }
