@@ -108,6 +108,18 @@ static void advance(struct shoal_timer_wheel *wheel, uint64_t now_tick)
         wheel->cursor_tick = now_tick;
 }
 
+void shoal_timer_wheel_fire(struct shoal_timer_wheel *wheel, struct shoal_timer *timer,
+                            uint64_t now_ns)
+{
+    uint64_t period_ns = timer->period_ns;
+    if (SHOAL_UNLIKELY(period_ns != 0)) {
+        uint64_t late_ns = now_ns > timer->deadline_ns ? now_ns - timer->deadline_ns : 0;
+        uint64_t step_ns = (late_ns / period_ns + 1) * period_ns;
+        shoal_timer_wheel_arm(wheel, timer, shoal_deadline_ns(timer->deadline_ns, step_ns));
+    }
+    timer->fire(timer);
+}
+
 unsigned shoal_timer_wheel_expire(struct shoal_timer_wheel *wheel, uint64_t now_ns)
 {
     if (now_ns < wheel->next_ns)
@@ -123,7 +135,7 @@ unsigned shoal_timer_wheel_expire(struct shoal_timer_wheel *wheel, uint64_t now_
         struct shoal_timer *timer = SHOAL_CONTAINER_OF(node, struct shoal_timer, node);
         wheel->armed--;
         fired++;
-        timer->fire(timer);
+        shoal_timer_wheel_fire(wheel, timer, now_ns);
     }
     unsigned level;
     uint64_t tick;
@@ -140,6 +152,7 @@ void shoal_timer_init(struct shoal_timer *timer, void (*fire)(struct shoal_timer
 {
     shoal_list_init(&timer->node);
     timer->deadline_ns = 0;
+    timer->period_ns = 0;
     timer->fire = fire;
     timer->slot = SLOT_DUE;
     timer->core = UINT16_MAX;
@@ -150,7 +163,15 @@ void shoal_timer_arm_at(struct shoal_timer *timer, uint64_t deadline_ns)
     struct shoal_core *core = shoal_core_self;
     shoal_timer_cancel(timer);
     timer->core = (uint16_t)core->id;
+    timer->period_ns = 0;
     shoal_timer_wheel_arm(&core->timers, timer, deadline_ns);
+}
+
+void shoal_timer_arm_every(struct shoal_timer *timer, uint64_t first_ns, uint64_t period_ns)
+{
+    SHOAL_CHECK(period_ns > 0, "a timer with a period of 0");
+    shoal_timer_arm_at(timer, first_ns);
+    timer->period_ns = period_ns;
 }
 
 void shoal_timer_arm(struct shoal_timer *timer, uint64_t delay_ns)

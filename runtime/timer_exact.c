@@ -41,6 +41,6 @@ unsigned shoal_timer_wheel_expire_exact(struct shoal_timer_wheel *wheel, uint64_
     if (timer == NULL || timer->deadline_ns > now_ns)
         return 0;
     shoal_timer_wheel_cancel(wheel, timer);
-    timer->fire(timer);
+    shoal_timer_wheel_fire(wheel, timer, now_ns);
     return 1;
 }

@@ -53,6 +53,10 @@ static inline uint64_t shoal_timer_wheel_next_ns(const struct shoal_timer_wheel 
 uint64_t shoal_timer_wheel_next_exact_ns(const struct shoal_timer_wheel *wheel);
 unsigned shoal_timer_wheel_expire_exact(struct shoal_timer_wheel *wheel, uint64_t now_ns);
 
+/* Fires `timer`, which has been taken out of the wheel, and arms a periodic one again. */
+void shoal_timer_wheel_fire(struct shoal_timer_wheel *wheel, struct shoal_timer *timer,
+                            uint64_t now_ns);
+
 void shoal_timer_wheel_arm(struct shoal_timer_wheel *wheel, struct shoal_timer *timer,
                            uint64_t deadline_ns);
 void shoal_timer_wheel_cancel(struct shoal_timer_wheel *wheel, struct shoal_timer *timer);
