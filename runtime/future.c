@@ -59,7 +59,6 @@ static inline struct shoal_future *future_take(struct shoal_core *core, const vo
     struct shoal_future *future = shoal_slab_take_at(&core->hot.futures, place);
     if (SHOAL_UNLIKELY(future == NULL))
         return NULL;
-    future->drop = NULL;
     future->word = core->hot.pending_word;
     return future;
 }
@@ -100,12 +99,12 @@ unsigned shoal_futures_deinit(struct shoal_core *core)
 
 /* ---- Producing ---- */
 
-static void drop_outcome(struct shoal_future *future)
+static inline void drop_outcome(struct shoal_future *future)
 {
     if (future->state == SHOAL_FUTURE_FAILED) {
         shoal_text_free(future->text);
         future->text = NULL;
-    } else if (future->drop != NULL) {
+    } else if ((future->flags & SHOAL_FUTURE_DROPS) != 0) {
         future->drop(&future->value);
     }
 }
@@ -119,16 +118,11 @@ static inline void post(struct shoal_core *core, struct shoal_future *future)
         shoal_sched_wake(core, &core->groups[future->group], &future->task);
 }
 
-/* Hands a future that has just settled to its consumer, if that has come already. */
-static void settled(struct shoal_core *core, struct shoal_future *future)
+static void settled_slow(struct shoal_core *core, struct shoal_future *future)
 {
     switch (future->consumer_kind) {
     case SHOAL_CONSUMER_FIBER:
         shoal_fiber_make_ready(core, future->consumer.fiber);
-        break;
-    case SHOAL_CONSUMER_THEN:
-        future->task.run = run_then;
-        post(core, future);
         break;
     case SHOAL_CONSUMER_TASK:
         post(core, future);
@@ -140,6 +134,17 @@ static void settled(struct shoal_core *core, struct shoal_future *future)
     default:
         break;
     }
+}
+
+/* Hands a future that has just settled to its consumer, if that has come already. */
+static inline void settled(struct shoal_core *core, struct shoal_future *future)
+{
+    if (future->consumer_kind != SHOAL_CONSUMER_THEN) {
+        settled_slow(core, future);
+        return;
+    }
+    future->task.run = run_then;
+    post(core, future);
 }
 
 static void settle_failed(struct shoal_core *core, struct shoal_future *future, int code,
@@ -227,6 +232,10 @@ void shoal_future_on_drop(struct shoal_future *future, shoal_drop_fn *drop)
         return;
     SHOAL_DCHECK(future->state == SHOAL_FUTURE_PENDING, "a drop hook comes before the value");
     future->drop = drop;
+    if (drop != NULL)
+        future->flags |= SHOAL_FUTURE_DROPS;
+    else
+        future->flags &= (uint8_t)~SHOAL_FUTURE_DROPS;
 }
 
 void shoal_future_resolve(struct shoal_future *future, const union shoal_value *value)
@@ -234,7 +243,7 @@ void shoal_future_resolve(struct shoal_future *future, const union shoal_value *
     check_mine(future, "resolve");
     SHOAL_CHECK(future->state == SHOAL_FUTURE_PENDING, "future %p is resolved twice",
                 (void *)future);
-    future->flags = SHOAL_FUTURE_PLAIN;
+    future->flags &= (uint8_t)~SHOAL_FUTURE_HOOKED;
     if (value != NULL)
         SHOAL_VALUE_COPY(&future->value, value);
     else
@@ -302,7 +311,7 @@ static int take_outcome(struct shoal_core *core, struct shoal_future *future,
     if (SHOAL_LIKELY(future->state == SHOAL_FUTURE_READY)) {
         if (out != NULL)
             SHOAL_VALUE_COPY(out, &future->value);
-        else if (future->drop != NULL)
+        else if ((future->flags & SHOAL_FUTURE_DROPS) != 0)
             future->drop(&future->value);
     } else {
         shoal_fiber_set_message(core->fiber, future->text);
@@ -379,9 +388,12 @@ static void forward(struct shoal_core *core, struct shoal_future *from, struct s
         future_give(core, from);
         settle_failed(core, to, code, text);
     } else {
-        to->flags = SHOAL_FUTURE_PLAIN;
+        to->flags &= (uint8_t)~SHOAL_FUTURE_DERIVED;
         SHOAL_VALUE_COPY(&to->value, &from->value);
-        to->drop = from->drop;
+        if (SHOAL_UNLIKELY((from->flags & SHOAL_FUTURE_DROPS) != 0)) {
+            to->flags |= SHOAL_FUTURE_DROPS;
+            to->drop = from->drop;
+        }
         future_give(core, from);
         settle_ready(core, to);
     }
@@ -406,7 +418,7 @@ static void settle_by_code(struct shoal_core *core, struct shoal_future *derived
 /* Clears the payload for the value to come; from here on `derived` cannot be cancelled. */
 static void begin_value(struct shoal_future *derived)
 {
-    derived->flags = SHOAL_FUTURE_PLAIN;
+    derived->flags &= (uint8_t)~SHOAL_FUTURE_DERIVED;
     memset(&derived->value, 0, sizeof(derived->value));
 }
 

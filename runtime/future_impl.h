@@ -20,6 +20,12 @@ static inline bool shoal_future_is_immortal(const struct shoal_future *future)
     return (future->flags & SHOAL_FUTURE_IMMORTAL) != 0;
 }
 
+/* What frees the value of a future that is pending or ready; NULL: nothing to free. */
+static inline shoal_drop_fn *shoal_future_drop_hook(const struct shoal_future *future)
+{
+    return (future->flags & SHOAL_FUTURE_DROPS) != 0 ? future->drop : NULL;
+}
+
 struct shoal_core;
 int shoal_futures_init(struct shoal_core *core);
 unsigned shoal_futures_deinit(struct shoal_core *core);

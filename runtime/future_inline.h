@@ -8,7 +8,7 @@
  *                 a root: the cancel hook and its context; a derived one: the function that will
  *                 make it, that function's argument, and the future it comes from
  *   40  consumer  the awaiting fiber, or the derived future
- *   48  drop (pending, ready) or text (failed)
+ *   48  drop (SHOAL_FUTURE_DROPS, not failed) or text (failed)
  *   56  error, core, and the status: state, flags, consumer, the scheduling group of its task
  *
  * A future that is ready, that nobody consumes yet and that has no flag is one comparison away.
@@ -42,6 +42,7 @@ struct shoal_fiber;
 #define SHOAL_FUTURE_IMMORTAL                                                                      \
     UINT8_C(4) /* the core's -ENOMEM future: consumed any number of times */
 #define SHOAL_FUTURE_CHECKED UINT8_C(8) /* a checked build's: not for inlined code */
+#define SHOAL_FUTURE_DROPS UINT8_C(16) /* `drop` is valid, while it has not failed */
 
 /* In a status: somebody consumes it, or it is the immortal one. */
 #define SHOAL_FUTURE_NOT_FREE (UINT32_C(0xff) << 16 | (uint32_t)SHOAL_FUTURE_IMMORTAL << 8)
@@ -108,15 +109,18 @@ SHOAL_API void shoal_discard_slow(struct shoal_future *future);
 
 /*
  * Copies a value by words: what was written by words just now would hold a wider load up until it
- * had reached the cache. The compiler would like to make it two wide moves.
+ * had reached the cache, and the compiler would like to make it two wide moves. None of them is a
+ * pointer, which for the compiler might be the one that the next free object is found by.
  */
 #define SHOAL_VALUE_COPY(to, from)                                                                 \
     do {                                                                                           \
-        void *word0_ = (from)->slice.ptr;                                                          \
+        uint64_t word0_ = (from)->u64;                                                             \
         uint64_t word1_ = (from)->slice.size;                                                      \
         uint64_t word2_ = (from)->slice.tag;                                                       \
-        __asm__("" : "+r"(word0_), "+r"(word1_), "+r"(word2_));                                    \
-        (to)->slice.ptr = word0_;                                                                  \
+        __asm__("" : "+r"(word0_));                                                                \
+        __asm__("" : "+r"(word1_));                                                                \
+        __asm__("" : "+r"(word2_));                                                                \
+        (to)->u64 = word0_;                                                                        \
         (to)->slice.size = word1_;                                                                 \
         (to)->slice.tag = word2_;                                                                  \
     } while (0)
@@ -132,7 +136,6 @@ SHOAL_INLINE_COPY struct shoal_future *shoal_future_new(void)
         return shoal_future_new_slow();
     core->futures.free = item->next;
     struct shoal_future *future = (struct shoal_future *)(void *)item;
-    future->drop = NULL;
     future->word = core->pending_word;
     return future;
 }
@@ -149,7 +152,6 @@ SHOAL_INLINE_COPY struct shoal_future *shoal_future_ready(const union shoal_valu
         SHOAL_VALUE_COPY(&future->value, value);
     else
         __builtin_memset(&future->value, 0, sizeof(future->value));
-    future->drop = NULL;
     future->word = core->ready_word;
     return future;
 }
@@ -163,7 +165,6 @@ SHOAL_INLINE_COPY struct shoal_future *shoal_then(struct shoal_future *future, s
         return shoal_then_slow(future, fn, arg);
     core->futures.free = item->next;
     struct shoal_future *derived = (struct shoal_future *)(void *)item;
-    derived->drop = NULL;
     derived->word = core->derived_word;
     derived->derived.fn.then = fn;
     derived->derived.arg = arg;
@@ -191,8 +192,7 @@ SHOAL_INLINE_COPY void shoal_discard(struct shoal_future *future)
 SHOAL_INLINE_COPY int shoal_await(struct shoal_future *future, union shoal_value *out)
 {
     struct shoal_core_inline *core = SHOAL_CORE_INLINE_SELF;
-    if (SHOAL_UNLIKELY(future->status != SHOAL_FUTURE_READY || !core->may_await ||
-                       (out == NULL && future->drop != NULL)))
+    if (SHOAL_UNLIKELY(future->status != SHOAL_FUTURE_READY || !core->may_await))
         return shoal_await_slow(future, out);
     if (out != NULL)
         SHOAL_VALUE_COPY(out, &future->value);
