@@ -92,7 +92,7 @@ struct shoal_sched_group *shoal_sched_pick(struct shoal_core *core, uint64_t now
     SHOAL_DCHECK(core->current == main, "a slice begins inside another");
     uint32_t ready = core->ready_groups & ~1u;
     if (main->ready.head != NULL) {
-        if ((core->ready_groups & 1u) == 0 && ready != 0) {
+        if ((core->ready_groups & 1u) == 0) {
             catch_up(core, main);
             main->ready_since_cycles = now_cycles;
         }
@@ -108,7 +108,8 @@ struct shoal_sched_group *shoal_sched_pick(struct shoal_core *core, uint64_t now
             group->waited_cycles += now_cycles - group->ready_since_cycles;
     }
     shoal_sched_set_current(core, group);
-    core->virtual_time = group->virtual_time;
+    if (group->virtual_time > core->virtual_time)
+        core->virtual_time = group->virtual_time;
     core->slice_start_cycles = now_cycles;
     group->slices++;
     return group;

@@ -126,6 +126,35 @@ static int sleep_earns_nothing(void *arg)
     return 0;
 }
 
+static int spin_a_while(void *arg)
+{
+    uint64_t end_ns = shoal_now_ns() + 30 * MS;
+    while (shoal_now_ns() < end_ns)
+        shoal_yield();
+    *(uint64_t *)arg = shoal_core_self->virtual_time;
+    return 0;
+}
+
+/* One that runs alone after others have run alone is not behind them for as long as they ran. */
+static int alone_earns_nothing(void *arg)
+{
+    (void)arg;
+    uint64_t reached = 0;
+    const struct shoal_fiber_options options = {.group = group_new("first", 100)};
+    SHOAL_EXPECT_INT(shoal_fiber_spawn_with(NULL, spin_a_while, &reached, &options), 0);
+    while (reached == 0)
+        SHOAL_EXPECT_INT(shoal_sleep_ns(200 * MS), 0); /* wakes when the other has gone */
+    SHOAL_EXPECT(shoal_sched_group_main()->virtual_time >= reached);
+    SHOAL_EXPECT(shoal_core_self->virtual_time >= reached);
+    return 0;
+}
+
+static void sched_group_virtual_time_never_goes_back(void **state)
+{
+    (void)state;
+    shoal_test_run(1, alone_earns_nothing, NULL);
+}
+
 static void sched_group_that_slept_gets_no_more_than_its_share(void **state)
 {
     (void)state;
@@ -342,6 +371,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sched_group_shares_hold_under_load),
         cmocka_unit_test(sched_group_that_slept_gets_no_more_than_its_share),
+        cmocka_unit_test(sched_group_virtual_time_never_goes_back),
         cmocka_unit_test(sched_group_that_never_idles_lets_timers_and_io_through),
         cmocka_unit_test(fiber_yields_among_themselves_let_timers_through),
         cmocka_unit_test(sched_group_fibers_and_continuations_run_where_they_were_made),
