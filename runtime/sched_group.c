@@ -108,8 +108,7 @@ struct shoal_sched_group *shoal_sched_pick(struct shoal_core *core, uint64_t now
             group->waited_cycles += now_cycles - group->ready_since_cycles;
     }
     shoal_sched_set_current(core, group);
-    if (group->virtual_time > core->virtual_time)
-        core->virtual_time = group->virtual_time;
+    core->virtual_time = group->virtual_time; /* the least of all that are ready: it only grows */
     core->slice_start_cycles = now_cycles;
     group->slices++;
     return group;
