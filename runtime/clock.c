@@ -14,11 +14,11 @@
 #include <cpuid.h>
 #endif
 
-#define CALIBRATION_NS  (200 * SHOAL_NS_PER_US)
-#define RENEW_NS        SHOAL_NS_PER_MS
-#define SLOWER_SHIFT    12   /* the rate is made smaller by this part of it */
-#define PAIR_CYCLES_MAX 1000 /* between the counter before and after the clock */
-#define PAIR_TRIES      16
+#define CALIBRATION_NS (200 * SHOAL_NS_PER_US)
+#define RENEW_NS       SHOAL_NS_PER_MS
+#define SLOWER_SHIFT   12  /* the rate is made smaller by this part of it */
+#define PAIR_CYCLES    200 /* between the counter before and after the clock, if all went well */
+#define PAIR_TRIES     8
 
 static uint64_t system_now_ns(const struct shoal_clock *clock)
 {
@@ -52,7 +52,7 @@ static uint64_t read_pair(uint64_t *cycles)
 {
     uint64_t ns = 0;
     uint64_t closest = UINT64_MAX;
-    for (int i = 0; i < PAIR_TRIES && closest > PAIR_CYCLES_MAX; i++) {
+    for (int i = 0; i < PAIR_TRIES && closest > PAIR_CYCLES; i++) {
         uint64_t before = shoal_cycles();
         uint64_t now_ns = system_now_ns(NULL);
         uint64_t after = shoal_cycles();
