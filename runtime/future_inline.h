@@ -37,12 +37,11 @@ struct shoal_fiber;
 #define SHOAL_CONSUMER_DISCARD UINT8_C(3)
 #define SHOAL_CONSUMER_THEN    UINT8_C(4)
 
-#define SHOAL_FUTURE_DERIVED UINT8_C(1) /* `derived` of the payload is valid */
-#define SHOAL_FUTURE_HOOKED  UINT8_C(2) /* `root` is valid */
-#define SHOAL_FUTURE_IMMORTAL                                                                      \
-    UINT8_C(4) /* the core's -ENOMEM future: consumed any number of times */
-#define SHOAL_FUTURE_CHECKED UINT8_C(8) /* a checked build's: not for inlined code */
-#define SHOAL_FUTURE_DROPS UINT8_C(16) /* `drop` is valid, while it has not failed */
+#define SHOAL_FUTURE_DERIVED  UINT8_C(1)  /* `derived` of the payload is valid */
+#define SHOAL_FUTURE_HOOKED   UINT8_C(2)  /* `root` is valid */
+#define SHOAL_FUTURE_IMMORTAL UINT8_C(4)  /* the -ENOMEM future: consumed any number of times */
+#define SHOAL_FUTURE_CHECKED  UINT8_C(8)  /* a checked build's: not for inlined code */
+#define SHOAL_FUTURE_DROPS    UINT8_C(16) /* `drop` is valid, while it has not failed */
 
 /* In a status: somebody consumes it, or it is the immortal one. */
 #define SHOAL_FUTURE_NOT_FREE (UINT32_C(0xff) << 16 | (uint32_t)SHOAL_FUTURE_IMMORTAL << 8)
@@ -125,7 +124,10 @@ SHOAL_API void shoal_discard_slow(struct shoal_future *future);
         (to)->slice.tag = word2_;                                                                  \
     } while (0)
 
-/* Defined by the library as well: inlined where the compiler likes to. */
+#if !defined(SHOAL_DEBUG) && !defined(SHOAL_ASAN)
+
+/* Defined by the library as well: inlined where the compiler likes to. A checked build calls those:
+ * a stale pointer must meet their checks before anything is read through it. */
 #define SHOAL_INLINE_COPY extern inline __attribute__((gnu_inline))
 
 SHOAL_INLINE_COPY struct shoal_future *shoal_future_new(void)
@@ -201,6 +203,8 @@ SHOAL_INLINE_COPY int shoal_await(struct shoal_future *future, union shoal_value
     core->futures.free = item;
     return 0;
 }
+
+#endif
 
 SHOAL_END_DECLS
 
