@@ -118,11 +118,28 @@ static inline void post(struct shoal_core *core, struct shoal_future *future)
         shoal_sched_wake(core, &core->groups[future->group], &future->task);
 }
 
+/* Makes the outcome of a settled future -ENOMEM. */
+static void spoil_outcome(struct shoal_future *future)
+{
+    drop_outcome(future);
+    future->state = SHOAL_FUTURE_FAILED;
+    future->error = -ENOMEM;
+    future->text = NULL;
+}
+
 static void settled_slow(struct shoal_core *core, struct shoal_future *future)
 {
+    if (SHOAL_UNLIKELY((future->consumer_kind & SHOAL_CONSUMER_SPOILED) != 0)) {
+        future->consumer_kind &= (uint8_t)~SHOAL_CONSUMER_SPOILED;
+        spoil_outcome(future);
+    }
     switch (future->consumer_kind) {
     case SHOAL_CONSUMER_FIBER:
         shoal_fiber_make_ready(core, future->consumer.fiber);
+        break;
+    case SHOAL_CONSUMER_THEN:
+        future->task.run = run_then;
+        post(core, future);
         break;
     case SHOAL_CONSUMER_TASK:
         post(core, future);
@@ -288,10 +305,9 @@ void shoal_future_cancel(struct shoal_future *future)
 void shoal_discard_slow(struct shoal_future *future)
 {
     check_mine(future, "discard");
-    SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
-                (void *)future);
+    SHOAL_CHECK(shoal_future_is_free(future), "future %p is consumed twice", (void *)future);
     if (future->state == SHOAL_FUTURE_PENDING) {
-        future->consumer_kind = SHOAL_CONSUMER_DISCARD;
+        shoal_future_set_consumer(future, SHOAL_CONSUMER_DISCARD);
         return;
     }
     drop_outcome(future);
@@ -325,7 +341,7 @@ static int take_outcome(struct shoal_core *core, struct shoal_future *future,
 static void wait_settled(struct shoal_core *core, struct shoal_fiber *fiber,
                          struct shoal_future *future)
 {
-    future->consumer_kind = SHOAL_CONSUMER_FIBER;
+    shoal_future_set_consumer(future, SHOAL_CONSUMER_FIBER);
     future->consumer.fiber = fiber;
     fiber->waits_for = "future";
     fiber->waiting_future = future;
@@ -353,8 +369,7 @@ int shoal_await_slow(struct shoal_future *future, union shoal_value *out)
     struct shoal_core *core = shoal_core_self;
     check_mine(future, "await");
     SHOAL_CHECK(core->fiber != NULL, "await outside a fiber");
-    SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
-                (void *)future);
+    SHOAL_CHECK(shoal_future_is_free(future), "future %p is consumed twice", (void *)future);
     struct shoal_fiber *fiber = core->fiber;
     if (SHOAL_UNLIKELY(shoal_fiber_cancelled_now(fiber)))
         return await_cancelled(core, future);
@@ -467,9 +482,8 @@ static void adopt(struct shoal_core *core, struct shoal_future *inner, struct sh
         settle_failed(core, derived, inner->error, NULL);
         return;
     }
-    SHOAL_CHECK(inner->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
-                (void *)inner);
-    inner->consumer_kind = SHOAL_CONSUMER_TASK;
+    SHOAL_CHECK(shoal_future_is_free(inner), "future %p is consumed twice", (void *)inner);
+    shoal_future_set_consumer(inner, SHOAL_CONSUMER_TASK);
     inner->group = core->hot.group;
     inner->consumer.derived = derived;
     inner->task.run = run_adopt;
@@ -533,10 +547,9 @@ int shoal_future_consume(struct shoal_future *future, void (*run)(struct shoal_t
     check_mine(future, "consume");
     if (shoal_future_is_immortal(future))
         return -ENOMEM;
-    SHOAL_CHECK(future->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
-                (void *)future);
+    SHOAL_CHECK(shoal_future_is_free(future), "future %p is consumed twice", (void *)future);
     struct shoal_core *core = shoal_core_self;
-    future->consumer_kind = SHOAL_CONSUMER_TASK;
+    shoal_future_set_consumer(future, SHOAL_CONSUMER_TASK);
     future->group = core->hot.group;
     future->consumer.ctx = ctx;
     future->task.run = run;
@@ -560,14 +573,30 @@ int shoal_future_outcome(struct shoal_task *task, void **ctx, union shoal_value 
     return code;
 }
 
-/* The derived future of `upstream`, which `run` will settle; NULL when out of memory. */
-static struct shoal_future *chain(struct shoal_future *upstream, uint8_t consumer,
+/*
+ * No memory for what would follow `upstream`: it stands in for that, and fails with -ENOMEM. Not
+ * before it settles, since what works towards it uses what the consumer frees after the result.
+ */
+static struct shoal_future *spoil(struct shoal_future *upstream)
+{
+    if (upstream->state == SHOAL_FUTURE_PENDING)
+        upstream->consumer_kind = SHOAL_CONSUMER_SPOILED;
+    else
+        spoil_outcome(upstream);
+    return upstream;
+}
+
+/*
+ * The derived future of `*future`, which `run` will settle. NULL when out of memory: then `*future`
+ * is what is to be returned.
+ */
+static struct shoal_future *chain(struct shoal_future **future, uint8_t consumer,
                                   void (*run)(struct shoal_task *), void *arg, const void *place)
 {
     struct shoal_core *core = shoal_core_self;
+    struct shoal_future *upstream = *future;
     check_mine(upstream, "chain");
-    SHOAL_CHECK(upstream->consumer_kind == SHOAL_CONSUMER_NONE, "future %p is consumed twice",
-                (void *)upstream);
+    SHOAL_CHECK(shoal_future_is_free(upstream), "future %p is consumed twice", (void *)upstream);
     if (SHOAL_UNLIKELY(shoal_future_is_immortal(upstream))) {
         /* It cannot carry a continuation; one of its own can, if there is memory by now. */
         upstream = future_take(core, place);
@@ -577,13 +606,13 @@ static struct shoal_future *chain(struct shoal_future *upstream, uint8_t consume
     }
     struct shoal_future *derived = future_take(core, place);
     if (SHOAL_UNLIKELY(derived == NULL)) {
-        shoal_discard(upstream);
+        *future = spoil(upstream);
         return NULL;
     }
     derived->word = core->hot.derived_word;
     derived->derived.arg = arg;
     derived->derived.upstream = upstream;
-    upstream->consumer_kind = consumer;
+    shoal_future_set_consumer(upstream, consumer);
     upstream->group = core->hot.group;
     upstream->consumer.derived = derived;
     upstream->task.run = run;
@@ -595,9 +624,9 @@ static struct shoal_future *chain(struct shoal_future *upstream, uint8_t consume
 static struct shoal_future *then_at(struct shoal_future *future, shoal_then_fn *fn, void *arg,
                                     const void *place)
 {
-    struct shoal_future *derived = chain(future, SHOAL_CONSUMER_THEN, run_then, arg, place);
+    struct shoal_future *derived = chain(&future, SHOAL_CONSUMER_THEN, run_then, arg, place);
     if (derived == NULL)
-        return shoal_core_self->no_memory;
+        return future;
     derived->derived.fn.then = fn;
     return derived;
 }
@@ -616,9 +645,9 @@ struct shoal_future *shoal_then_future(struct shoal_future *future, shoal_then_f
                                        void *arg)
 {
     struct shoal_future *derived =
-        chain(future, SHOAL_CONSUMER_TASK, run_then_future, arg, __builtin_return_address(0));
+        chain(&future, SHOAL_CONSUMER_TASK, run_then_future, arg, __builtin_return_address(0));
     if (derived == NULL)
-        return shoal_core_self->no_memory;
+        return future;
     derived->derived.fn.then_future = fn;
     return derived;
 }
@@ -626,9 +655,9 @@ struct shoal_future *shoal_then_future(struct shoal_future *future, shoal_then_f
 struct shoal_future *shoal_catch(struct shoal_future *future, shoal_catch_fn *fn, void *arg)
 {
     struct shoal_future *derived =
-        chain(future, SHOAL_CONSUMER_TASK, run_catch, arg, __builtin_return_address(0));
+        chain(&future, SHOAL_CONSUMER_TASK, run_catch, arg, __builtin_return_address(0));
     if (derived == NULL)
-        return shoal_core_self->no_memory;
+        return future;
     derived->derived.fn.caught = fn;
     return derived;
 }
@@ -636,10 +665,10 @@ struct shoal_future *shoal_catch(struct shoal_future *future, shoal_catch_fn *fn
 struct shoal_future *shoal_finally(struct shoal_future *future, shoal_finally_fn *fn, void *arg)
 {
     struct shoal_future *derived =
-        chain(future, SHOAL_CONSUMER_TASK, run_finally, arg, __builtin_return_address(0));
+        chain(&future, SHOAL_CONSUMER_TASK, run_finally, arg, __builtin_return_address(0));
     if (derived == NULL) {
         fn(arg);
-        return shoal_core_self->no_memory;
+        return future;
     }
     derived->derived.fn.finally = fn;
     return derived;

@@ -12,8 +12,9 @@
  * 3. Continuations run from the loop, never inside the call that registers them or that resolves
  *    their future; a chain of any length uses constant stack. An await of a future that is ready
  *    returns at once.
- * 4. No call returns NULL: where memory has run out, the result is a future failed with -ENOMEM,
- *    and what came before it in the chain is discarded.
+ * 4. No call returns NULL: where memory has run out, the result is a future that fails with
+ *    -ENOMEM. A continuation that finds none is skipped, and the failure comes when what is before
+ *    it in the chain has ended: not earlier, since that may still use the consumer's memory.
  * 5. A value whose consumer is gone is handed to the drop hook that its producer gave.
  * 6. Futures never leave their core. Debug builds abort on another core's future, on a second
  *    resolve, on a second consume, and report at stop what was never consumed, with its place.

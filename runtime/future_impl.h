@@ -26,6 +26,17 @@ static inline shoal_drop_fn *shoal_future_drop_hook(const struct shoal_future *f
     return (future->flags & SHOAL_FUTURE_DROPS) != 0 ? future->drop : NULL;
 }
 
+/* Whether nobody consumes `future` yet. */
+static inline bool shoal_future_is_free(const struct shoal_future *future)
+{
+    return (future->consumer_kind & (uint8_t)~SHOAL_CONSUMER_SPOILED) == SHOAL_CONSUMER_NONE;
+}
+
+static inline void shoal_future_set_consumer(struct shoal_future *future, uint8_t kind)
+{
+    future->consumer_kind = (uint8_t)((future->consumer_kind & SHOAL_CONSUMER_SPOILED) | kind);
+}
+
 struct shoal_core;
 int shoal_futures_init(struct shoal_core *core);
 unsigned shoal_futures_deinit(struct shoal_core *core);

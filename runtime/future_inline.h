@@ -36,6 +36,9 @@ struct shoal_fiber;
 #define SHOAL_CONSUMER_TASK    UINT8_C(2)
 #define SHOAL_CONSUMER_DISCARD UINT8_C(3)
 #define SHOAL_CONSUMER_THEN    UINT8_C(4)
+/* A bit beside: a continuation found no memory, so that the outcome, whatever it is, will be
+ * -ENOMEM. The future is still to be consumed, and settles no earlier than it would have. */
+#define SHOAL_CONSUMER_SPOILED UINT8_C(0x80)
 
 #define SHOAL_FUTURE_DERIVED  UINT8_C(1)  /* `derived` of the payload is valid */
 #define SHOAL_FUTURE_HOOKED   UINT8_C(2)  /* `root` is valid */
