@@ -10,6 +10,7 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/fault_impl.h"
 
 #define HELPER_STACK_BYTES (256u * 1024)
 
@@ -24,8 +25,8 @@ static void *helper_main(void *arg)
     struct shoal_blocking_pool *pool = arg;
     pthread_mutex_lock(&pool->lock);
     for (;;) {
-        struct shoal_task *task = shoal_task_queue_take(&pool->queue);
-        if (task == NULL) {
+        struct shoal_list *node = shoal_list_take_front(&pool->queue);
+        if (node == NULL) {
             if (pool->stopping)
                 break;
             pool->idle++;
@@ -35,7 +36,7 @@ static void *helper_main(void *arg)
         }
         pool->queued--;
         pthread_mutex_unlock(&pool->lock);
-        struct shoal_blocking_job *job = SHOAL_CONTAINER_OF(task, struct shoal_blocking_job, task);
+        struct shoal_blocking_job *job = SHOAL_CONTAINER_OF(node, struct shoal_blocking_job, node);
         job->result = job->fn(job->arg);
         job->task.run = job_home;
         shoal_core_post_foreign(pool->core, &job->task);
@@ -51,7 +52,7 @@ void shoal_blocking_init(struct shoal_core *core)
     pool->core = core;
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->work, NULL);
-    shoal_task_queue_init(&pool->queue);
+    shoal_list_init(&pool->queue);
     pool->thread_count = 0;
     pool->idle = 0;
     pool->queued = 0;
@@ -83,7 +84,9 @@ static int helper_start(struct shoal_blocking_pool *pool)
     if (cpus != NULL)
         (void)pthread_attr_setaffinity_np(&attr, sizeof(cpu_set_t), cpus);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    int rc = pthread_create(&pool->threads[pool->thread_count], &attr, helper_main, pool);
+    int rc = EAGAIN;
+    if (!shoal_fault_alloc("helper thread", HELPER_STACK_BYTES))
+        rc = pthread_create(&pool->threads[pool->thread_count], &attr, helper_main, pool);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     if (rc == 0)
@@ -98,9 +101,10 @@ int shoal_blocking_submit(struct shoal_core *core, struct shoal_blocking_job *jo
     pthread_mutex_lock(&pool->lock);
     if (pool->queued >= pool->idle && pool->thread_count < SHOAL_BLOCKING_THREADS_MAX)
         rc = helper_start(pool);
+    shoal_list_init(&job->node);
     if (rc == 0 || pool->thread_count > 0) {
         rc = 0;
-        shoal_task_queue_push(&pool->queue, &job->task);
+        shoal_list_push_back(&pool->queue, &job->node);
         pool->queued++;
         pthread_cond_signal(&pool->work);
     }
@@ -108,9 +112,29 @@ int shoal_blocking_submit(struct shoal_core *core, struct shoal_blocking_job *jo
     return rc;
 }
 
+void shoal_blocking_cancel(struct shoal_core *core, struct shoal_blocking_job *job)
+{
+    struct shoal_blocking_pool *pool = &core->blocking;
+    pthread_mutex_lock(&pool->lock);
+    bool waits = shoal_list_linked(&job->node);
+    if (waits) {
+        shoal_list_remove(&job->node);
+        pool->queued--;
+    }
+    pthread_mutex_unlock(&pool->lock);
+    if (!waits)
+        return;
+    job->result = -ECANCELED;
+    job->task.run = job_home;
+    shoal_core_post(core, &job->task);
+}
+
 struct waiting_job {
     struct shoal_blocking_job job;
     struct shoal_fiber *fiber;
+    int (*fn)(void *arg);
+    void *arg;
+    bool begun; /* the helper thread's, until `ended` */
     bool ended;
 };
 
@@ -121,21 +145,40 @@ static void waiting_done(struct shoal_blocking_job *job)
     shoal_fiber_make_ready(shoal_core_self, waiting->fiber);
 }
 
-int shoal_blocking_call(int (*fn)(void *arg), void *arg)
+static int run_waiting(void *arg)
 {
-    struct shoal_core *core = shoal_core_self;
+    struct waiting_job *waiting = arg;
+    waiting->begun = true;
+    return waiting->fn(waiting->arg);
+}
+
+static void cancel_waiting(struct shoal_fiber *fiber)
+{
+    struct waiting_job *waiting = fiber->wait_ctx;
+    shoal_blocking_cancel(shoal_core_self, &waiting->job);
+}
+
+int shoal_blocking_run(struct shoal_core *core, int (*fn)(void *arg), void *arg, const char *what)
+{
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "a blocking call outside a fiber");
-    if (shoal_fiber_cancelled_now(fiber))
-        return -ECANCELED;
-    struct waiting_job waiting = {
-        .job = {.fn = fn, .arg = arg, .done = waiting_done},
-        .fiber = fiber,
-    };
+    int code = shoal_fiber_cancel_code(fiber);
+    if (code < 0)
+        return code;
+    struct waiting_job waiting = {.fn = fn, .arg = arg, .fiber = fiber};
+    waiting.job =
+        (struct shoal_blocking_job){.fn = run_waiting, .arg = &waiting, .done = waiting_done};
     int rc = shoal_blocking_submit(core, &waiting.job);
     if (rc < 0)
         return rc;
+    shoal_fiber_wait_begin(fiber, what, cancel_waiting, &waiting);
     while (!waiting.ended)
         shoal_fiber_park(core, fiber);
-    return waiting.job.result;
+    shoal_fiber_wait_end(fiber);
+    return waiting.begun ? waiting.job.result : fiber->cancel_code;
+}
+
+int shoal_blocking_call(int (*fn)(void *arg), void *arg)
+{
+    return shoal_blocking_run(shoal_core_self, fn, arg, "helper thread");
 }

@@ -15,8 +15,8 @@ SHOAL_BEGIN_DECLS
 /*
  * Runs `fn(arg)` on a helper thread and returns its result. `fn` may block; it must not call Shoal,
  * except functions that any thread may call. Called on a fiber; yields. A cancel does not interrupt
- * `fn`: the call returns once it has ended. -ECANCELED when the fiber was cancelled before, -EAGAIN
- * when no thread can be had.
+ * `fn`: the call returns once it has ended. -EAGAIN when no thread can be had; the code of the
+ * cancel (-ECANCELED, -ETIMEDOUT) when the fiber was cancelled before a thread had begun.
  */
 SHOAL_API int shoal_blocking_call(int (*fn)(void *arg), void *arg);
 

@@ -14,6 +14,7 @@ void shoal_io_submit(struct shoal_core *core, struct shoal_io_op *op)
     op->state = SHOAL_IO_PENDING;
     op->cancelling = 0;
     op->cancel_waits = 0;
+    op->doubted = 0;
     core->io.in_flight++;
     core->io.ops->submit(core, op);
 }
@@ -58,12 +59,38 @@ static void wake_fiber(struct shoal_io_op *op)
     shoal_fiber_make_ready(shoal_core_self, waiting->fiber);
 }
 
-/* What a fiber in shoal_io_run() waits for. */
 static const char *const kind_names[] = {
-    [SHOAL_IO_ACCEPT] = "accept",  [SHOAL_IO_RECV] = "receive",    [SHOAL_IO_SEND] = "send",
-    [SHOAL_IO_SENDMSG] = "send",   [SHOAL_IO_CONNECT] = "connect", [SHOAL_IO_POLL] = "poll",
-    [SHOAL_IO_READ] = "file read", [SHOAL_IO_OPEN] = "file open",
+    [SHOAL_IO_ACCEPT] = "accept",
+    [SHOAL_IO_RECV] = "receive",
+    [SHOAL_IO_SEND] = "send",
+    [SHOAL_IO_SENDMSG] = "send",
+    [SHOAL_IO_CONNECT] = "connect",
+    [SHOAL_IO_POLL] = "poll",
+    [SHOAL_IO_READ] = "file read",
+    [SHOAL_IO_READV] = "file read",
+    [SHOAL_IO_WRITE] = "file write",
+    [SHOAL_IO_WRITEV] = "file write",
+    [SHOAL_IO_SYNC] = "file sync",
+    [SHOAL_IO_SYNC_SOME] = "file sync",
+    [SHOAL_IO_ALLOCATE] = "file allocate",
+    [SHOAL_IO_TRUNCATE] = "file truncate",
+    [SHOAL_IO_CLOSE] = "file close",
+    [SHOAL_IO_OPEN] = "file open",
+    [SHOAL_IO_STAT] = "file stat",
+    [SHOAL_IO_RENAME] = "file rename",
+    [SHOAL_IO_LINK] = "file link",
+    [SHOAL_IO_SYMLINK] = "file symlink",
+    [SHOAL_IO_READLINK] = "file readlink",
+    [SHOAL_IO_UNLINK] = "file unlink",
+    [SHOAL_IO_MKDIR] = "directory make",
+    [SHOAL_IO_LIST] = "directory list",
 };
+SHOAL_STATIC_ASSERT(SHOAL_ARRAY_SIZE(kind_names) == SHOAL_IO_KINDS, "each kind has a name");
+
+const char *shoal_io_kind_name(uint8_t kind)
+{
+    return kind_names[kind];
+}
 
 static void cancel_op(struct shoal_fiber *fiber)
 {

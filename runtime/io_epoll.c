@@ -63,6 +63,7 @@ static int epoll_open(struct shoal_core *core, char *error, size_t error_size)
         return rc;
     }
     core->io.backend = backend;
+    core->io.native = 0;
     /* A first chunk, so that whoever finds no buffer knows that some will come back. */
     if (!shoal_bufpool_grow(&core->buffers)) {
         snprintf(error, error_size, "no memory for receive buffers");
@@ -418,7 +419,7 @@ static bool epoll_pending(struct shoal_core *core)
 
 const struct shoal_io_ops shoal_io_epoll = {
     .name = "epoll",
-    .files = false,
+    .real_files = true,
     .open = epoll_open,
     .close = epoll_close,
     .submit = epoll_submit,

@@ -35,9 +35,36 @@ enum shoal_io_kind {
     SHOAL_IO_SENDMSG, /* a struct msghdr; the same */
     SHOAL_IO_CONNECT,
     SHOAL_IO_POLL, /* one shot, level; any descriptor */
-    SHOAL_IO_READ, /* files only from here on, and only where ops->files */
-    SHOAL_IO_OPEN, /* openat2 */
+
+    /*
+     * Files: those whose bit is in io.native are submitted to the backend, the others run on a
+     * helper thread, by shoal_file_op_now(). The descriptor (of the file, or of the directory from
+     * which a path leads) is fd->fd, which need not be registered. The result is that of the system
+     * call.
+     */
+    SHOAL_IO_READ,      /* arg.rw */
+    SHOAL_IO_READV,     /* arg.rw: `len` vectors at `data` */
+    SHOAL_IO_WRITE,     /* arg.rw */
+    SHOAL_IO_WRITEV,    /* arg.rw: `len` vectors at `data` */
+    SHOAL_IO_SYNC,      /* arg.range.how: 0, or 1 for the data only */
+    SHOAL_IO_SYNC_SOME, /* arg.range.how: flags of sync_file_range(2) */
+    SHOAL_IO_ALLOCATE,  /* arg.range.how: mode of fallocate(2) */
+    SHOAL_IO_TRUNCATE,  /* arg.range.len: the new size */
+    SHOAL_IO_CLOSE,
+    SHOAL_IO_OPEN,     /* arg.open; openat2(2) */
+    SHOAL_IO_STAT,     /* arg.path: `other` is a struct statx, `extra` the mask */
+    SHOAL_IO_RENAME,   /* arg.path: to `other`, from directory `extra` on */
+    SHOAL_IO_LINK,     /* the same */
+    SHOAL_IO_SYMLINK,  /* arg.path: `other` is what the link says */
+    SHOAL_IO_READLINK, /* arg.path: `other` is a buffer of `extra` bytes */
+    SHOAL_IO_UNLINK,   /* arg.path */
+    SHOAL_IO_MKDIR,    /* arg.path: `extra` is the mode */
+    SHOAL_IO_LIST,     /* arg.rw; getdents64(2), from the start if `flags` is not 0 */
+    SHOAL_IO_KINDS,
 };
+
+#define SHOAL_IO_BIT(kind) (UINT32_C(1) << (kind))
+SHOAL_STATIC_ASSERT(SHOAL_IO_KINDS <= 32, "io.native has a bit for each kind");
 
 enum shoal_io_state {
     SHOAL_IO_IDLE,
@@ -72,7 +99,7 @@ struct shoal_io_op {
     const struct shoal_io_handler *on;
     struct shoal_io_fd *fd;
     union {
-        struct shoal_bufpool_waiter starved; /* RECV */
+        struct shoal_bufpool_waiter starved; /* RECV; io_uring: `node` also while `doubted` */
         struct {
             const void *data;
             uint32_t len;
@@ -86,14 +113,26 @@ struct shoal_io_op {
             struct shoal_io_fd own;
         } poll;
         struct {
-            void *data;
+            void *data; /* of a write too, which leaves it as it is */
             uint64_t offset;
             uint32_t len;
-        } read;
+            int32_t flags; /* RWF_* */
+        } rw;
+        struct {
+            uint64_t offset;
+            uint64_t len;
+            uint32_t how;
+        } range;
         struct {
             const char *path;
             struct shoal_open_how *how;
         } open;
+        struct {
+            const char *path;
+            void *other;
+            uint32_t extra;
+            uint32_t flags; /* AT_*, RENAME_* */
+        } path;
     } arg;
     int32_t result;
     uint16_t poll_events;
@@ -102,12 +141,14 @@ struct shoal_io_op {
     uint8_t cancelling : 1;
     uint8_t careful : 1;      /* ACCEPT: one at a time, so that a cancel stops it at once */
     uint8_t cancel_waits : 1; /* io_uring: the request to cancel waits for a place itself */
+    uint8_t doubted : 1;      /* io_uring: RECV: the kernel may have lost its end */
 };
 
 struct shoal_io_ops {
     const char *name;
-    bool files; /* READ and OPEN are understood */
-    /* Sets up the calling core. 0, or -errno with a reason in `error`. */
+    /* Files are the system's own: what it has in memory is asked for by system calls. */
+    bool real_files;
+    /* Sets up the calling core, and io.native. 0, or -errno with a reason in `error`. */
     int (*open)(struct shoal_core *core, char *error, size_t error_size);
     void (*close)(struct shoal_core *core);
     void (*submit)(struct shoal_core *core, struct shoal_io_op *op);
@@ -126,6 +167,7 @@ struct shoal_io_ops {
 struct shoal_io {
     const struct shoal_io_ops *ops;
     void *backend;
+    uint32_t native; /* SHOAL_IO_BIT of each kind of file operation that the backend runs */
     uint32_t in_flight;
     bool in_task; /* `shot` is being called from a task of its own: it may go on at once */
 };
@@ -148,5 +190,8 @@ void shoal_io_complete(struct shoal_core *core, struct shoal_io_op *op, int resu
 
 /* Submits `op` and waits for it on the running fiber; a cancel of the fiber cancels it. */
 int shoal_io_run(struct shoal_core *core, struct shoal_io_op *op);
+
+/* What a fiber that waits for such an operation waits for, for reports. */
+const char *shoal_io_kind_name(uint8_t kind);
 
 #endif

@@ -10,6 +10,7 @@
  * user_data is the operation's address; the low bits tell what else a completion may be:
  *
  *   ...000  operation        ...001  ignored (the answer to a cancel)      ...010  wake-up
+ *                            ...011  time to look at receives (5)
  *
  * 1. An operation belongs to the kernel until a completion without F_MORE; a close does not cancel.
  * 2. ENOBUFS is no error of the caller's: the pool grows, or the receive waits in its line.
@@ -18,6 +19,14 @@
  * 4. When the submission queue is full and the kernel does not take more, operations wait in
  *    `backlog`, in order, and requests to cancel in `cancels`, linked by the operation's task,
  *    which nobody else uses while the operation is with the kernel.
+ * 5. The kernel may lose the end of a multishot receive. Data and a reset that both come while the
+ *    receive is being armed, between its attempt to read and its place in the socket's wait queue,
+ *    make one event; it takes the data and waits for another event, which never comes. (6.18 at
+ *    least, and any end of an AF_UNIX peer since 6.17. Before a68ed2df7213, in 6.18.20, the same
+ *    befell an armed receive whenever both came before its next turn.) So a receive that has given
+ *    data and not ended is looked at once, LOOK_PERIOD_NS later at most: where poll(2) tells of an
+ *    end it is armed anew, and finds what it missed. What comes after that look is not lost, for
+ *    the receive waits by then.
  *
  * Each set-up flag that the kernel refuses is left out and the next attempt made, newest first.
  */
@@ -31,8 +40,10 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
 #include "shoal/runtime/uring_compat.h"
+#include "shoal/runtime/uring_file_impl.h"
 
 #define SQ_ENTRIES   1024
 #define CQ_ENTRIES   8192
@@ -41,14 +52,24 @@
 #define TAG_MASK   UINT64_C(7)
 #define TAG_IGNORE UINT64_C(1)
 #define TAG_WAKE   UINT64_C(2)
+#define TAG_LOOK   UINT64_C(3)
+
+#define LOOK_PERIOD_NS (500 * SHOAL_NS_PER_MS)
+#define LOOK_NEXT_NS   SHOAL_NS_PER_MS /* to the next part of a long list */
+#define LOOK_BATCH     64              /* sockets with one poll(2) */
+#define LOOK_BATCHES   8               /* at a time */
 
 struct uring_backend {
     struct io_uring ring;
     struct io_uring_buf_ring *buffers;
     struct shoal_task_queue backlog;
     struct shoal_task_queue cancels;
+    struct shoal_list doubted; /* receives that have given data since the last look began */
+    struct shoal_list looking; /* those that this look has still to come to */
+    struct __kernel_timespec look_in;
     bool recv_multishot;
     bool wake_armed;
+    bool look_armed;
 };
 
 static size_t buffer_ring_bytes(void)
@@ -89,6 +110,8 @@ static void give_to_kernel(struct shoal_bufpool *pool, struct shoal_buffer *buff
 
 static int setup_buffers(struct uring_backend *backend, struct shoal_bufpool *pool)
 {
+    if (shoal_fault_alloc("buffer ring", buffer_ring_bytes()))
+        return -ENOMEM;
     void *memory =
         mmap(NULL, buffer_ring_bytes(), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED)
@@ -121,12 +144,14 @@ static void uring_close(struct shoal_core *core)
     core->io.backend = NULL;
 }
 
-static bool probe_multishot_recv(struct io_uring *ring)
+/* What this kernel knows. Without an answer nothing is taken for granted. */
+static void probe(struct shoal_core *core, struct uring_backend *backend)
 {
-    struct io_uring_probe *probe = io_uring_get_probe_ring(ring);
-    bool has = probe != NULL && io_uring_opcode_supported(probe, SHOAL_URING_OP_SEND_ZC);
+    struct io_uring_probe *probe = io_uring_get_probe_ring(&backend->ring);
+    backend->recv_multishot =
+        probe != NULL && io_uring_opcode_supported(probe, SHOAL_URING_OP_SEND_ZC);
+    core->io.native = probe != NULL ? shoal_uring_file_kinds(probe) : 0;
     io_uring_free_probe(probe);
-    return has;
 }
 
 static int uring_open(struct shoal_core *core, char *error, size_t error_size)
@@ -143,13 +168,15 @@ static int uring_open(struct shoal_core *core, char *error, size_t error_size)
     core->io.backend = backend;
     shoal_task_queue_init(&backend->backlog);
     shoal_task_queue_init(&backend->cancels);
+    shoal_list_init(&backend->doubted);
+    shoal_list_init(&backend->looking);
     rc = setup_buffers(backend, &core->buffers);
     if (rc < 0) {
         snprintf(error, error_size, "io_uring provided buffers: %s", strerror(-rc));
         uring_close(core);
         return rc;
     }
-    backend->recv_multishot = probe_multishot_recv(&backend->ring);
+    probe(core, backend);
     (void)io_uring_register_ring_fd(&backend->ring); /* an optimisation; fine without */
     return 0;
 }
@@ -186,22 +213,6 @@ static struct io_uring_sqe *get_sqe(struct uring_backend *backend)
     return io_uring_get_sqe(&backend->ring);
 }
 
-static void prepare_read(struct io_uring_sqe *sqe, const struct shoal_io_op *op)
-{
-    switch (op->kind) {
-    case SHOAL_IO_READ:
-        io_uring_prep_read(sqe, op->fd->fd, op->arg.read.data, op->arg.read.len,
-                           op->arg.read.offset);
-        break;
-    case SHOAL_IO_OPEN:
-        io_uring_prep_openat2(sqe, op->fd->fd, op->arg.open.path,
-                              (struct open_how *)(void *)op->arg.open.how);
-        break;
-    default:
-        SHOAL_PANIC("I/O operation of unknown kind %u", op->kind);
-    }
-}
-
 static void prepare(const struct uring_backend *backend, struct io_uring_sqe *sqe,
                     struct shoal_io_op *op)
 {
@@ -233,7 +244,7 @@ static void prepare(const struct uring_backend *backend, struct io_uring_sqe *sq
         io_uring_prep_poll_add(sqe, op->fd->fd, op->poll_events);
         break;
     default:
-        prepare_read(sqe, op);
+        shoal_uring_prepare_file(sqe, op);
         break;
     }
     io_uring_sqe_set_data(sqe, op);
@@ -252,17 +263,23 @@ static void uring_submit(struct shoal_core *core, struct shoal_io_op *op)
     prepare(backend, sqe, op);
 }
 
-/* Asks the kernel to cancel `op`; where it takes nothing now, the request waits. */
-static void send_cancel(struct uring_backend *backend, struct shoal_io_op *op)
+/* Asks the kernel to cancel `op`; false where it takes nothing now. */
+static bool try_cancel(struct uring_backend *backend, struct shoal_io_op *op)
 {
     struct io_uring_sqe *sqe = get_sqe(backend);
-    op->cancel_waits = sqe == NULL;
-    if (SHOAL_UNLIKELY(sqe == NULL)) {
-        shoal_task_queue_push(&backend->cancels, &op->task);
-        return;
-    }
+    if (SHOAL_UNLIKELY(sqe == NULL))
+        return false;
     io_uring_prep_cancel64(sqe, (uint64_t)(uintptr_t)op, 0);
     io_uring_sqe_set_data64(sqe, TAG_IGNORE);
+    return true;
+}
+
+/* The same; where the kernel takes nothing now, the request waits. */
+static void send_cancel(struct uring_backend *backend, struct shoal_io_op *op)
+{
+    op->cancel_waits = !try_cancel(backend, op);
+    if (SHOAL_UNLIKELY(op->cancel_waits))
+        shoal_task_queue_push(&backend->cancels, &op->task);
 }
 
 /* `op` is no longer with the kernel: its request to cancel has no object. */
@@ -340,15 +357,82 @@ static void out_of_buffers(struct shoal_core *core, struct shoal_io_op *op)
     shoal_bufpool_wait(&core->buffers, &op->arg.starved);
 }
 
+/* ---- Ends that the kernel may have lost: see 5 above ---- */
+
+static void doubt(struct uring_backend *backend, struct shoal_io_op *op)
+{
+    op->doubted = 1;
+    shoal_list_push_back(&backend->doubted, &op->arg.starved.node);
+}
+
+static void trust(struct shoal_io_op *op)
+{
+    op->doubted = 0;
+    shoal_list_remove(&op->arg.starved.node);
+}
+
+static void arm_look(struct uring_backend *backend)
+{
+    bool begun = shoal_list_linked(&backend->looking);
+    if (!begun && !shoal_list_linked(&backend->doubted))
+        return;
+    struct io_uring_sqe *sqe = get_sqe(backend);
+    if (sqe == NULL)
+        return; /* tried again before the next wait */
+    backend->look_in.tv_nsec = (long long)(begun ? LOOK_NEXT_NS : LOOK_PERIOD_NS);
+    io_uring_prep_timeout(sqe, &backend->look_in, 0, 0);
+    io_uring_sqe_set_data64(sqe, TAG_LOOK);
+    backend->look_armed = true;
+}
+
+/* Looks at the next of `looking`, up to a batch; false when none is left. */
+static bool look_at_batch(struct uring_backend *backend)
+{
+    struct pollfd sockets[LOOK_BATCH];
+    struct shoal_io_op *ops[LOOK_BATCH];
+    nfds_t count = 0;
+    while (count < LOOK_BATCH && shoal_list_linked(&backend->looking)) {
+        struct shoal_io_op *op =
+            SHOAL_CONTAINER_OF(backend->looking.next, struct shoal_io_op, arg.starved.node);
+        trust(op);
+        sockets[count] = (struct pollfd){.fd = op->fd->fd, .events = POLLRDHUP};
+        ops[count++] = op;
+    }
+    int ended = count > 0 ? poll(sockets, count, 0) : 0;
+    for (nfds_t i = 0; i < count && ended != 0; i++) {
+        if (ended > 0 && sockets[i].revents == 0)
+            continue;
+        /* It ends with -ECANCELED, and is armed again unless its owner wants it cancelled. */
+        if (ended < 0 || !try_cancel(backend, ops[i]))
+            doubt(backend, ops[i]);
+    }
+    return count > 0;
+}
+
+static void look(struct uring_backend *backend)
+{
+    backend->look_armed = false;
+    if (!shoal_list_linked(&backend->looking))
+        shoal_list_splice(&backend->looking, &backend->doubted);
+    for (int i = 0; i < LOOK_BATCHES && look_at_batch(backend); i++) {
+    }
+    arm_look(backend);
+}
+
 static void on_recv(struct shoal_core *core, struct shoal_io_op *op, int result, unsigned flags)
 {
+    struct uring_backend *backend = core->io.backend;
     struct shoal_slice *slice = NULL;
+    if (SHOAL_UNLIKELY((flags & IORING_CQE_F_MORE) == 0) && op->doubted)
+        trust(op);
     if ((flags & IORING_CQE_F_BUFFER) != 0)
         slice = shoal_bufpool_filled(&core->buffers, (uint16_t)(flags >> IORING_CQE_BUFFER_SHIFT),
                                      result > 0 ? (uint32_t)result : 0);
     if (SHOAL_LIKELY(result > 0)) {
         if (SHOAL_UNLIKELY((flags & IORING_CQE_F_MORE) == 0))
             arm_again(core, op);
+        else if (!op->doubted)
+            doubt(backend, op);
         op->on->shot(op, result, slice);
         return;
     }
@@ -357,8 +441,8 @@ static void on_recv(struct shoal_core *core, struct shoal_io_op *op, int result,
         return;
     if (result == -ENOBUFS && !op->cancelling)
         out_of_buffers(core, op);
-    else if (result == -EINTR || result == -EAGAIN)
-        arm_again(core, op);
+    else if (result == -EINTR || result == -EAGAIN || result == -ECANCELED)
+        arm_again(core, op); /* unless its owner has it cancelled */
     else
         shoal_io_complete(core, op, result == -ENOBUFS ? -ECANCELED : result);
 }
@@ -398,6 +482,8 @@ static void on_completion(struct shoal_core *core, const struct io_uring_cqe *cq
     if (SHOAL_UNLIKELY((data & TAG_MASK) != 0)) {
         if (data == TAG_WAKE && (cqe->flags & IORING_CQE_F_MORE) == 0)
             backend->wake_armed = false;
+        else if (data == TAG_LOOK)
+            look(backend);
         return;
     }
     struct shoal_io_op *op = (struct shoal_io_op *)(uintptr_t)data;
@@ -454,6 +540,8 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
     int rc = 0;
     if (SHOAL_UNLIKELY(!backend->wake_armed))
         arm_wake(core);
+    if (SHOAL_UNLIKELY(!backend->look_armed))
+        arm_look(backend);
     /* While anything waits for a place in the queue, this is no time to sleep. */
     if (wait_ns > 0 && SHOAL_LIKELY(backend->wake_armed && !has_backlog(backend)))
         rc = enter(backend, wait_ns);
@@ -471,7 +559,7 @@ static void uring_poll(struct shoal_core *core, uint64_t wait_ns)
 
 const struct shoal_io_ops shoal_io_uring = {
     .name = "io_uring",
-    .files = true,
+    .real_files = true,
     .open = uring_open,
     .close = uring_close,
     .submit = uring_submit,

@@ -188,9 +188,10 @@ int shoal_resolve(const char *host, const char *service, struct shoal_resolved *
     const struct shoal_core *core = shoal_core_self;
     SHOAL_CHECK(core != NULL && core->fiber != NULL, "a name is resolved outside a fiber");
     out->count = 0;
-    if (shoal_fiber_cancelled_now(core->fiber))
-        return FAIL(-ECANCELED, error, error_size, "cannot resolve \"%.100s\": %s", host,
-                    shoal_error_text(-ECANCELED));
+    int code = shoal_fiber_cancel_code(core->fiber);
+    if (code < 0)
+        return FAIL(code, error, error_size, "cannot resolve \"%.100s\": %s", host,
+                    shoal_error_text(code));
     if (service == NULL)
         service = "";
     uint32_t port = 0;

@@ -10,4 +10,7 @@
 /* Linux 6.0, include/uapi/linux/io_uring.h: its presence tells that multishot receive is there. */
 #define SHOAL_URING_OP_SEND_ZC 47
 
+/* Linux 6.9, the same header: ftruncate(2), the size in `off`. */
+#define SHOAL_URING_OP_FTRUNCATE 55
+
 #endif

@@ -12,6 +12,7 @@
 
 #include <stdatomic.h>
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
@@ -21,7 +22,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "shoal/runtime/core.h"
+#include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/file.h"
 
@@ -48,9 +49,27 @@ static struct {
     atomic_bool hold_pread;
     atomic_int closed_fd;
     atomic_long closed_by;
+    atomic_int close_errno;
+    atomic_int close_calls; /* of closed_fd */
+
+    /* What helper threads do; 0: as the kernel answers. */
+    atomic_bool hold_pwrite;
+    atomic_long held_byte; /* hold_pwrite holds writes that touch it only; -1: all */
+    atomic_int pread_errno, pwrite_errno, sync_errno, list_errno;
+    atomic_long pread_fails_at,
+        pwrite_fails_at;                 /* reads and writes that touch this byte; -1: all */
+    atomic_long pread_ends_at;           /* once: the file seems to end there; -1: nowhere */
+    atomic_long pread_most, pwrite_most; /* so many bytes at a time */
+    atomic_int interruptions;            /* how often pwrite is interrupted */
+    atomic_bool untyped;                 /* a file system without types in directories */
+    atomic_int preads, pwrites;
+
+    /* What statx says of direct I/O, with dio_told. */
+    atomic_bool dio_told, dio_known;
+    atomic_uint dio_memory, dio_offset;
 } told;
 
-static sem_t pread_entered, pread_go;
+static sem_t pread_entered, pread_go, pwrite_entered, pwrite_go;
 
 static inline void tell_nothing(void)
 {
@@ -61,6 +80,24 @@ static inline void tell_nothing(void)
     told.preadv2_calls = 0;
     told.hold_pread = false;
     told.closed_fd = -1;
+    told.close_errno = 0;
+    told.close_calls = 0;
+    told.hold_pwrite = false;
+    told.held_byte = -1;
+    told.pread_errno = 0;
+    told.pwrite_errno = 0;
+    told.sync_errno = 0;
+    told.list_errno = 0;
+    told.pread_fails_at = -1;
+    told.pread_ends_at = -1;
+    told.pwrite_fails_at = -1;
+    told.pread_most = 0;
+    told.pwrite_most = 0;
+    told.interruptions = 0;
+    told.untyped = false;
+    told.preads = 0;
+    told.pwrites = 0;
+    told.dio_told = false;
 }
 
 static inline void tell_nothing_is_cached(void)
@@ -71,12 +108,33 @@ static inline void tell_nothing_is_cached(void)
 
 static long (*next_syscall)(long, ...);
 static ssize_t (*next_preadv2)(int, const struct iovec *, int, off_t, int);
+static int (*next_fdatasync)(int);
+static int (*next_statx)(int, const char *, int, unsigned, struct statx *);
 
 /* Before there are threads. */
 __attribute__((constructor)) static void find_next(void)
 {
     *(void **)&next_syscall = dlsym(RTLD_NEXT, "syscall");
     *(void **)&next_preadv2 = dlsym(RTLD_NEXT, "preadv2");
+    *(void **)&next_fdatasync = dlsym(RTLD_NEXT, "fdatasync");
+    *(void **)&next_statx = dlsym(RTLD_NEXT, "statx");
+}
+
+/* As linux_dirent64. */
+struct listed {
+    uint64_t inode;
+    int64_t next;
+    uint16_t bytes;
+    uint8_t type;
+};
+
+static inline void forget_types(char *buf, long len)
+{
+    for (long at = 0; at < len;) {
+        struct listed *entry = (void *)(buf + at);
+        entry->type = DT_UNKNOWN;
+        at += entry->bytes;
+    }
 }
 
 long syscall(long number, ...)
@@ -89,8 +147,25 @@ long syscall(long number, ...)
     for (int i = 0; i < 6; i++)
         a[i] = va_arg(args, long);
     va_end(args);
-    if (number == SYS_close && (int)a[0] == told.closed_fd)
+    if (number == SYS_close && (int)a[0] == told.closed_fd) {
         told.closed_by = gettid();
+        told.close_calls++;
+        if (told.close_errno != 0) {
+            (void)next_syscall(number, a[0]);
+            errno = told.close_errno;
+            return -1;
+        }
+    }
+    if (number == SYS_getdents64) {
+        if (told.list_errno != 0) {
+            errno = told.list_errno;
+            return -1;
+        }
+        long rc = next_syscall(number, a[0], a[1], a[2]);
+        if (rc > 0 && told.untyped)
+            forget_types((char *)a[1], rc);
+        return rc;
+    }
     if (number == SYS_openat2) {
         const struct open_how *how = (const struct open_how *)a[2];
         bool cached = (how->resolve & RESOLVE_CACHED) != 0;
@@ -123,14 +198,77 @@ ssize_t preadv2(int fd, const struct iovec *vec, int count, off_t offset, int fl
     return next_preadv2(fd, vec, count, offset, flags);
 }
 
+static inline bool touches(long at, size_t len, off_t offset)
+{
+    return at < 0 || (at >= offset && (size_t)(at - offset) < len);
+}
+
 ssize_t pread(int fd, void *buf, size_t len, off_t offset)
 {
+    told.preads++;
     if (told.hold_pread) {
         sem_post(&pread_entered);
         sem_wait(&pread_go);
     }
+    if (told.pread_most != 0 && len > (size_t)told.pread_most)
+        len = (size_t)told.pread_most;
+    if (told.pread_ends_at >= offset && touches(told.pread_ends_at, len, offset)) {
+        len = (size_t)(told.pread_ends_at - offset);
+        if (len == 0)
+            told.pread_ends_at = -1;
+    }
+    if (told.pread_errno != 0 && touches(told.pread_fails_at, len, offset)) {
+        errno = told.pread_errno;
+        return -1;
+    }
     struct iovec vec = {.iov_base = buf, .iov_len = len};
     return preadv(fd, &vec, 1, offset);
+}
+
+ssize_t pwrite(int fd, const void *buf, size_t len, off_t offset)
+{
+    told.pwrites++;
+    if (told.hold_pwrite && touches(told.held_byte, len, offset)) {
+        sem_post(&pwrite_entered);
+        sem_wait(&pwrite_go);
+    }
+    if (told.interruptions > 0) {
+        told.interruptions--;
+        errno = EINTR;
+        return -1;
+    }
+    if (told.pwrite_errno != 0 && touches(told.pwrite_fails_at, len, offset)) {
+        errno = told.pwrite_errno;
+        return told.pwrite_errno == ENODATA ? 0 : -1; /* ENODATA: takes nothing without a reason */
+    }
+    if (told.pwrite_most != 0 && len > (size_t)told.pwrite_most)
+        len = (size_t)told.pwrite_most;
+    struct iovec vec = {.iov_base = (void *)(uintptr_t)buf, .iov_len = len};
+    return pwritev(fd, &vec, 1, offset);
+}
+
+int fdatasync(int fd)
+{
+    if (told.sync_errno != 0) {
+        errno = told.sync_errno;
+        return -1;
+    }
+    return next_fdatasync(fd);
+}
+
+int statx(int dirfd, const char *path, int flags, unsigned mask, struct statx *out)
+{
+    if (next_statx == NULL)
+        find_next();
+    int rc = next_statx(dirfd, path, flags, mask, out);
+    if (rc == 0 && told.dio_told && (mask & STATX_DIOALIGN) != 0) {
+        out->stx_mask &= ~STATX_DIOALIGN;
+        if (told.dio_known)
+            out->stx_mask |= STATX_DIOALIGN;
+        out->stx_dio_mem_align = told.dio_memory;
+        out->stx_dio_offset_align = told.dio_offset;
+    }
+    return rc;
 }
 
 /* ---- The files ---- */
@@ -183,23 +321,35 @@ static inline int make_files(void **state)
     assert_true(root_fd >= 0);
     sem_init(&pread_entered, 0, 0);
     sem_init(&pread_go, 0, 0);
+    sem_init(&pwrite_entered, 0, 0);
+    sem_init(&pwrite_go, 0, 0);
     return 0;
+}
+
+/* Everything in the directory, which it closes. */
+static inline void remove_inside(int dirfd)
+{
+    DIR *dir = fdopendir(dirfd);
+    if (dir == NULL)
+        return;
+    for (const struct dirent *entry; (entry = readdir(dir)) != NULL;) {
+        if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
+            continue;
+        if (unlinkat(dirfd, entry->d_name, 0) == 0)
+            continue;
+        int below = openat(dirfd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+        if (below >= 0)
+            remove_inside(below);
+        (void)unlinkat(dirfd, entry->d_name, AT_REMOVEDIR);
+    }
+    closedir(dir);
 }
 
 static inline int remove_files(void **state)
 {
     (void)state;
-    static const char *const files[] = {"root/hello.txt", "root/sub/inner.txt", "root/locked.txt",
-                                        "root/link_in",   "root/link_out",      "root/sub/link_out",
-                                        "root/up",        "root/link_absolute", "root/link_loop",
-                                        "root/fifo",      "root/big.bin",       "root/sparse.bin",
-                                        "root/made.txt",  "secret.txt"};
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(files); i++)
-        (void)unlinkat(base_fd, files[i], 0);
-    (void)unlinkat(base_fd, "root/sub", AT_REMOVEDIR);
-    (void)unlinkat(base_fd, "root", AT_REMOVEDIR);
     close(root_fd);
-    close(base_fd);
+    remove_inside(base_fd);
     return rmdir(base);
 }
 
@@ -217,6 +367,20 @@ static inline bool is_big(const unsigned char *data, int len, uint64_t offset)
     return true;
 }
 
+static inline int open_for(struct shoal_file *out, const char *path, uint64_t flags)
+{
+    bool creates = (flags & O_CREAT) != 0 || (flags & O_TMPFILE) == O_TMPFILE;
+    const struct shoal_file_how how = {.flags = flags, .mode = creates ? 0644 : 0};
+    return shoal_file_open(out, root_fd, path, &how);
+}
+
+static inline bool on_epoll(void)
+{
+    return strcmp(shoal_core_io_backend(), "epoll") == 0;
+}
+
+/* ---- Ways ---- */
+
 /* Each case with everything cached, and again with nothing. */
 static inline void run_both_ways(shoal_fiber_fn *fn)
 {
@@ -225,6 +389,35 @@ static inline void run_both_ways(shoal_fiber_fn *fn)
     tell_nothing_is_cached();
     assert_int_equal(shoal_test_run(1, fn, NULL), 0);
     tell_nothing();
+}
+
+/* As with a ring whose kernel knows no operation on files: helper threads do everything. */
+static inline int without_ring(void *arg)
+{
+    shoal_fiber_fn *const *fn = arg;
+    shoal_core_self->io.native = 0;
+    return (*fn)(NULL);
+}
+
+static inline void run_on_threads(shoal_fiber_fn *fn)
+{
+    assert_int_equal(shoal_test_run(1, without_ring, &fn), 0);
+}
+
+static inline void run_all_ways(shoal_fiber_fn *fn)
+{
+    run_both_ways(fn);
+    tell_nothing_is_cached();
+    run_on_threads(fn);
+    tell_nothing();
+}
+
+static inline int count_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        count += fcntl(fd, F_GETFD) >= 0;
+    return count;
 }
 
 #endif

@@ -57,15 +57,22 @@ static void blocking_more_calls_than_threads_all_end(void **state)
     assert_int_equal(shoal_test_run(1, check_many, NULL), 0);
 }
 
-static atomic_int gate, passed;
+static atomic_int gate, entered, passed;
 
 static int wait_at_gate(void *arg)
 {
     struct timespec pause = {.tv_nsec = 1000000};
+    atomic_fetch_add(&entered, 1);
     while (atomic_load(&gate) == 0)
         nanosleep(&pause, NULL);
     atomic_fetch_add(&passed, 1);
     return (int)(intptr_t)arg;
+}
+
+static void wait_entered(int count)
+{
+    while (atomic_load(&entered) < count)
+        SHOAL_EXPECT_INT(shoal_sleep_ns(SHOAL_NS_PER_MS), 0);
 }
 
 static int call_gate(void *arg)
@@ -81,10 +88,11 @@ static int check_cancel(void *arg)
 {
     (void)arg;
     atomic_store(&gate, 0);
+    atomic_store(&entered, 0);
     atomic_store(&passed, 0);
     struct shoal_fiber *fiber;
     SHOAL_EXPECT_INT(shoal_fiber_spawn(&fiber, call_gate, (void *)6, "caller"), 0);
-    SHOAL_EXPECT_INT(shoal_sleep_ns(2 * SHOAL_NS_PER_MS), 0);
+    wait_entered(1);
     shoal_fiber_cancel(fiber);
     SHOAL_EXPECT_INT(shoal_sleep_ns(2 * SHOAL_NS_PER_MS), 0);
     SHOAL_EXPECT_INT(atomic_load(&passed), 0);
@@ -97,6 +105,45 @@ static void blocking_cancel_waits_for_the_end(void **state)
 {
     (void)state;
     assert_int_equal(shoal_test_run(1, check_cancel, NULL), 0);
+}
+
+static int call_gate_once(void *arg)
+{
+    return shoal_blocking_call(wait_at_gate, arg);
+}
+
+/* All threads are taken: the calls behind them have not begun, and end at once. */
+static int check_cancel_queued(void *arg)
+{
+    (void)arg;
+    enum { WAITING = 6, FIBERS = SHOAL_BLOCKING_THREADS_MAX + WAITING };
+    struct shoal_fiber *fibers[FIBERS];
+    atomic_store(&gate, 0);
+    atomic_store(&entered, 0);
+    atomic_store(&passed, 0);
+    for (intptr_t i = 0; i < FIBERS; i++) {
+        SHOAL_EXPECT_INT(shoal_fiber_spawn(&fibers[i], call_gate_once, (void *)i, "caller"), 0);
+        wait_entered((int)(i < SHOAL_BLOCKING_THREADS_MAX ? i + 1 : SHOAL_BLOCKING_THREADS_MAX));
+    }
+    SHOAL_EXPECT_INT(shoal_yield(), 0); /* the last one waits in the queue */
+    for (int i = FIBERS - 1; i >= SHOAL_BLOCKING_THREADS_MAX; i -= 2) {
+        shoal_fiber_cancel(fibers[i]);
+        SHOAL_EXPECT_INT(shoal_fiber_join(fibers[i]), -ECANCELED);
+    }
+    SHOAL_EXPECT_INT(atomic_load(&passed), 0);
+    atomic_store(&gate, 1);
+    for (int i = 0; i < SHOAL_BLOCKING_THREADS_MAX; i++)
+        SHOAL_EXPECT_INT(shoal_fiber_join(fibers[i]), i);
+    for (int i = FIBERS - 2; i >= SHOAL_BLOCKING_THREADS_MAX; i -= 2)
+        SHOAL_EXPECT_INT(shoal_fiber_join(fibers[i]), i);
+    SHOAL_EXPECT_INT(atomic_load(&passed), SHOAL_BLOCKING_THREADS_MAX + WAITING / 2);
+    return 0;
+}
+
+static void blocking_cancel_of_a_call_that_has_not_begun_ends_it(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, check_cancel_queued, NULL), 0);
 }
 
 static int note_signals(void *arg)
@@ -149,6 +196,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocking_more_calls_than_threads_all_end),
         cmocka_unit_test(blocking_cancel_waits_for_the_end),
+        cmocka_unit_test(blocking_cancel_of_a_call_that_has_not_begun_ends_it),
         cmocka_unit_test(blocking_helpers_take_no_signals),
         cmocka_unit_test(blocking_answer_wakes_a_core_that_falls_asleep),
     };

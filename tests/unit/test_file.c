@@ -6,6 +6,9 @@
 #include <sys/resource.h>
 #include <sys/wait.h>
 
+#include "shoal/runtime/directory.h"
+#include "shoal/runtime/file_path.h"
+
 #include "unit/file_check.h"
 
 /* ---- Contents ---- */
@@ -356,13 +359,18 @@ static int descriptors_fiber(void *arg)
     (void)arg;
     struct shoal_file file;
     struct rlimit before, none;
+    struct shoal_directory dir;
+    struct shoal_file_stat facts;
     HOLD(getrlimit(RLIMIT_NOFILE, &before) == 0);
     none = before;
     none.rlim_cur = 0;
     HOLD(setrlimit(RLIMIT_NOFILE, &none) == 0);
     int rc = open_in(&file, "hello.txt");
+    int listed = shoal_directory_open(&dir, root_fd, "sub", 0);
+    int asked = shoal_file_stat_path(root_fd, "hello.txt", 0, &facts); /* needs none */
     HOLD(setrlimit(RLIMIT_NOFILE, &before) == 0);
-    HOLD(rc == -EMFILE && file.fd == -1);
+    HOLD(rc == -EMFILE && file.fd == -1 && listed == -EMFILE);
+    HOLD(asked == 0 && facts.size_bytes == 12);
     HOLD(open_in(&file, "hello.txt") == 0);
     shoal_file_close(&file);
     return 0;
@@ -371,7 +379,7 @@ static int descriptors_fiber(void *arg)
 static void file_open_without_descriptors_fails(void **state)
 {
     (void)state;
-    run_both_ways(descriptors_fiber);
+    run_all_ways(descriptors_fiber);
 }
 
 /* ---- Other kernels ---- */

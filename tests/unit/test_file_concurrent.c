@@ -221,6 +221,116 @@ static void file_read_cancel_returns_when_it_has_ended(void **state)
     tell_nothing();
 }
 
+static int held_write_fiber(void *arg)
+{
+    struct attempt *attempt = arg;
+    attempt->first = shoal_file_write(&attempt->file, "written", 7, 0);
+    attempt->returned = true;
+    attempt->second = shoal_file_sync(&attempt->file);
+    return 0;
+}
+
+/* The helper thread is inside pwrite when the cancel comes: what it does is done, and is told. */
+static int cancel_write_fiber(void *arg)
+{
+    (void)arg;
+    struct attempt attempt = {.first = 0};
+    struct shoal_fiber *fiber;
+    HOLD(open_for(&attempt.file, "made.txt", O_RDWR | O_CREAT | O_TRUNC) == 0);
+    told.hold_pwrite = true;
+    HOLD(shoal_fiber_spawn(&fiber, held_write_fiber, &attempt, "writing") == 0);
+    while (sem_trywait(&pwrite_entered) != 0)
+        HOLD(shoal_sleep_ns(100000) == 0);
+    HOLD(fiber->waits_for != NULL && strcmp(fiber->waits_for, "file write") == 0);
+    shoal_fiber_cancel(fiber);
+    for (int i = 0; i < 20; i++)
+        HOLD(shoal_sleep_ns(100000) == 0);
+    HOLD(!attempt.returned);
+    told.hold_pwrite = false;
+    sem_post(&pwrite_go);
+    HOLD(shoal_fiber_join(fiber) == 0);
+    HOLD(attempt.first == 7 && attempt.second == -ECANCELED);
+    HOLD(shoal_file_read(&attempt.file, attempt.text, 16, 0) == 7);
+    HOLD(memcmp(attempt.text, "written", 7) == 0);
+    HOLD(shoal_file_close(&attempt.file) == 0);
+    return 0;
+}
+
+static void file_write_cancel_returns_when_it_has_ended(void **state)
+{
+    (void)state;
+    tell_nothing();
+    run_on_threads(cancel_write_fiber);
+    tell_nothing();
+}
+
+/* Each record is 16 bytes of one letter; a write that says it was not made has left none. */
+struct recorder {
+    struct shoal_file file;
+    int letter;
+    uint64_t records;
+};
+
+static int record_fiber(void *arg)
+{
+    struct recorder *recorder = arg;
+    char record[16], back[16];
+    for (;;) {
+        uint64_t at = recorder->records * sizeof(record);
+        memset(record, recorder->letter, sizeof(record));
+        int rc = shoal_file_write(&recorder->file, record, sizeof(record), at);
+        if (rc == (int)sizeof(record))
+            recorder->records++;
+        else if (rc == -ECANCELED)
+            return pread(recorder->file.fd, back, sizeof(back), (off_t)at) == 0 ? 0 : __LINE__;
+        else
+            return __LINE__;
+        if (recorder->records % 8 == 0)
+            (void)shoal_file_sync_data(&recorder->file);
+    }
+}
+
+static int write_storm_fiber(void *arg)
+{
+    (void)arg;
+    enum { COUNT = 8 };
+    static struct recorder recorders[COUNT];
+    struct shoal_fiber *fibers[COUNT];
+    uint64_t random = 7;
+    for (int i = 0; i < COUNT; i++) {
+        recorders[i] = (struct recorder){.letter = 'a' + i};
+        HOLD(open_for(&recorders[i].file, ".", O_RDWR | O_TMPFILE) == 0);
+    }
+    for (int round = 0; round < 60 / SHOAL_TEST_SLOWDOWN; round++) {
+        for (int i = 0; i < COUNT; i++)
+            HOLD(shoal_fiber_spawn(&fibers[i], record_fiber, &recorders[i], "recorder") == 0);
+        for (uint64_t i = 0; i < shoal_test_random(&random) % 6; i++)
+            HOLD(shoal_yield() == 0);
+        if (round % 2 == 0)
+            HOLD(shoal_sleep_ns(shoal_test_random(&random) % 200000) == 0);
+        for (int i = 0; i < COUNT; i++)
+            shoal_fiber_cancel(fibers[i]);
+        for (int i = 0; i < COUNT; i++)
+            HOLD(shoal_fiber_join(fibers[i]) == 0);
+    }
+    uint64_t all = 0;
+    for (int i = 0; i < COUNT; i++) {
+        struct shoal_file_stat facts;
+        HOLD(shoal_file_stat(&recorders[i].file, &facts) == 0);
+        HOLD(facts.size_bytes == recorders[i].records * 16);
+        all += recorders[i].records;
+        HOLD(shoal_file_close(&recorders[i].file) == 0);
+    }
+    HOLD(all > 0);
+    return 0;
+}
+
+static void file_write_cancelled_at_any_moment_says_whether_it_happened(void **state)
+{
+    (void)state;
+    run_all_ways(write_storm_fiber);
+}
+
 static int storm_reader(void *arg)
 {
     struct shoal_file *file = arg;
@@ -238,14 +348,6 @@ static int storm_reader(void *arg)
         HOLD(rc == 0);
         shoal_file_close(&own);
     }
-}
-
-static int count_descriptors(void)
-{
-    int count = 0;
-    for (int fd = 0; fd < 1024; fd++)
-        count += fcntl(fd, F_GETFD) >= 0;
-    return count;
 }
 
 static int storm_fiber(void *arg)
@@ -404,6 +506,8 @@ int main(void)
         cmocka_unit_test(file_read_of_cached_data_lets_others_run),
         cmocka_unit_test(file_call_on_cancelled_fiber_fails_but_close),
         cmocka_unit_test(file_read_cancel_returns_when_it_has_ended),
+        cmocka_unit_test(file_write_cancel_returns_when_it_has_ended),
+        cmocka_unit_test(file_write_cancelled_at_any_moment_says_whether_it_happened),
         cmocka_unit_test(file_cancel_at_any_moment_loses_no_descriptor),
         cmocka_unit_test(file_open_waits_for_the_holder_of_a_lease),
         cmocka_unit_test(file_close_of_deleted_file_leaves_the_core_free),
