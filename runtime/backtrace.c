@@ -28,6 +28,7 @@
 #include <execinfo.h>
 #include <fcntl.h>
 #include <link.h>
+#include <sys/auxv.h>
 #include <unistd.h>
 
 #include "shoal/runtime/backtrace_impl.h"
@@ -153,12 +154,46 @@ static void look_up_in_file(const Dl_info *module, const char *path, uint64_t ad
     close(fd);
 }
 
+/* Where this module's ELF header lies; set by the linker. */
+extern const ElfW(Ehdr) __ehdr_start /* NOLINT(bugprone-reserved-identifier): the linker's name */
+    __attribute__((visibility("hidden")));
+
+/*
+ * The module of `pc` in a static program, of which the loader, and so dladdr, knows nothing: there
+ * is only one, and this code is in it.
+ */
+static bool find_static_program(uintptr_t pc, Dl_info *module, uintptr_t *bias)
+{
+    const char *base = (const char *)&__ehdr_start;
+    const ElfW(Phdr) *headers = (const void *)(base + __ehdr_start.e_phoff);
+    if (getauxval(AT_PHDR) != (uintptr_t)headers)
+        return false;
+    bool found = false;
+    for (unsigned i = 0; i < __ehdr_start.e_phnum; i++)
+        if (headers[i].p_type == PT_LOAD && headers[i].p_offset == 0)
+            *bias = (uintptr_t)base - headers[i].p_vaddr;
+    for (unsigned i = 0; i < __ehdr_start.e_phnum; i++)
+        found |=
+            headers[i].p_type == PT_LOAD && pc - *bias - headers[i].p_vaddr < headers[i].p_memsz;
+    *module = (Dl_info){.dli_fname = program_invocation_short_name, .dli_fbase = (void *)base};
+    return found;
+}
+
+static bool find_module(uintptr_t pc, Dl_info *module, uintptr_t *bias)
+{
+    struct link_map *map = NULL;
+    if (dladdr1((void *)pc, module, (void **)&map, RTLD_DL_LINKMAP) == 0 || map == NULL)
+        return find_static_program(pc, module, bias);
+    *bias = map->l_addr;
+    return true;
+}
+
 static void describe(struct line *line, uintptr_t pc)
 {
     uintptr_t inside = pc > 0 ? pc - 1 : pc;
     Dl_info module;
-    struct link_map *map = NULL;
-    if (dladdr1((void *)inside, &module, (void **)&map, RTLD_DL_LINKMAP) == 0 || map == NULL) {
+    uintptr_t bias = 0;
+    if (!find_module(inside, &module, &bias)) {
         line_text(line, "0x");
         line_number(line, pc, 16);
         return;
@@ -167,13 +202,13 @@ static void describe(struct line *line, uintptr_t pc)
     const char *slash = strrchr(path, '/');
     line_text(line, slash != NULL ? slash + 1 : path);
     line_text(line, "(+0x");
-    line_number(line, pc - map->l_addr, 16);
+    line_number(line, pc - bias, 16);
     line_text(line, ")");
 
     struct symbol symbol = {.found = false};
-    look_up_in_file(&module, path, inside - map->l_addr, &symbol);
+    look_up_in_file(&module, path, inside - bias, &symbol);
     if (!symbol.found) /* the program itself: its name may be relative, or its file replaced */
-        look_up_in_file(&module, "/proc/self/exe", inside - map->l_addr, &symbol);
+        look_up_in_file(&module, "/proc/self/exe", inside - bias, &symbol);
     const char *name = symbol.found ? symbol.name : module.dli_sname;
     if (name == NULL)
         return;
@@ -182,6 +217,18 @@ static void describe(struct line *line, uintptr_t pc)
     line_text(line, name);
     line_text(line, "+0x");
     line_number(line, offset + (pc - inside), 16);
+}
+
+size_t shoal_backtrace_describe(const void *pc, char *out, size_t size)
+{
+    int saved_errno = errno;
+    struct line line = {.length = 0};
+    describe(&line, (uintptr_t)pc);
+    size_t length = line.length < size ? line.length : size - 1;
+    memcpy(out, line.text, length);
+    out[length] = 0;
+    errno = saved_errno;
+    return length;
 }
 
 static void write_line(int fd, struct line *line)
@@ -217,6 +264,19 @@ static unsigned find_caller(void *const *frames, int count, const void *caller)
         if (frames[i] == caller)
             return (unsigned)i;
     return 1;
+}
+
+unsigned shoal_backtrace_collect(void **frames, unsigned max, const void *after)
+{
+    void *found[FRAMES_MAX];
+    int count = backtrace(found, FRAMES_MAX);
+    int first = 0;
+    while (first < count && found[first] != after)
+        first++;
+    unsigned kept = 0;
+    for (int i = first + 1; i < count && kept < max; i++)
+        frames[kept++] = found[i];
+    return kept;
 }
 
 __attribute__((noinline)) void shoal_backtrace_write(int fd, unsigned skip)

@@ -22,4 +22,17 @@ void shoal_backtrace_init(void);
  */
 void shoal_backtrace_write(int fd, unsigned skip);
 
+/*
+ * The calling thread's frames into `frames`, up to `max`, without symbols: those outside the one
+ * that returns to `after`, or none when there is no such frame. Returns their number. Does not
+ * allocate; may be called from a signal handler after shoal_backtrace_init.
+ */
+unsigned shoal_backtrace_collect(void **frames, unsigned max, const void *after);
+
+/*
+ * The text of one frame as above, without its number, into `out` of `size` bytes (at least 1).
+ * Returns its length. Any thread; reads the module's file, which may take a millisecond.
+ */
+size_t shoal_backtrace_describe(const void *pc, char *out, size_t size);
+
 #endif

@@ -153,4 +153,11 @@ void shoal_stack_usage(const struct shoal_fiber_pool *pool, struct shoal_stack_u
         out->committed_bytes += resident_bytes(batch->memory, bytes);
         out->bookkeeping_bytes += sizeof(*batch);
     }
+    SHOAL_LIST_FOREACH (node, &pool->live) {
+        const struct shoal_fiber *fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
+        if (fiber->stack_bytes == pool->stack_bytes)
+            continue;
+        out->reserved_bytes += fiber->stack_bytes; /* mapped for it alone */
+        out->committed_bytes += resident_bytes(fiber->stack, fiber->stack_bytes);
+    }
 }

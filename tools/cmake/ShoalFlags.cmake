@@ -26,6 +26,12 @@ target_compile_options(shoal_flags INTERFACE
     $<$<COMPILE_LANGUAGE:C>:-Wno-sign-conversion>)
 target_link_options(shoal_flags INTERFACE -Wl,--as-needed)
 
+# There gcc counts on a guard of 64 KiB, and would not probe a frame that is smaller than that.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)" AND CMAKE_C_COMPILER_ID STREQUAL "GNU")
+    target_compile_options(shoal_flags INTERFACE
+        $<$<COMPILE_LANGUAGE:C>:--param=stack-clash-protection-guard-size=12>)
+endif()
+
 if(SHOAL_SANITIZE)
     target_compile_options(shoal_flags INTERFACE
         -fsanitize=${SHOAL_SANITIZE} -fno-sanitize-recover=all)

@@ -13,6 +13,7 @@ foreach(header IN LISTS SHOAL_PUBLIC_HEADERS)
     install(FILES "${header}" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/shoal/${folder}")
 endforeach()
 install(FILES "${SHOAL_UMBRELLA}" DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}/shoal")
+install(FILES tools/gdb/shoal.py DESTINATION "${CMAKE_INSTALL_DATADIR}/shoal/gdb")
 install(FILES LICENSE DESTINATION "${CMAKE_INSTALL_DOCDIR}")
 
 # Relative, so that an installed tree may move and `cmake --install --prefix` is honoured.

@@ -33,3 +33,11 @@ function(shoal_add_test_program name)
     target_compile_definitions(${name} PRIVATE SHOAL_VERSION="${PROJECT_VERSION}")
     target_link_libraries(${name} PRIVATE shoal_flags shoal_static)
 endfunction()
+
+# Sources that several such programs share, compiled once: $<TARGET_OBJECTS:name>.
+function(shoal_add_test_objects name)
+    add_library(${name} OBJECT ${ARGN})
+    target_include_directories(${name} PRIVATE "${SHOAL_INCLUDE_DIR}" "${CMAKE_SOURCE_DIR}/tests")
+    target_compile_definitions(${name} PRIVATE SHOAL_VERSION="${PROJECT_VERSION}")
+    target_link_libraries(${name} PRIVATE shoal_flags)
+endfunction()
