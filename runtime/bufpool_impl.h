@@ -61,6 +61,12 @@ struct shoal_slice *shoal_bufpool_filled(struct shoal_bufpool *pool, uint16_t id
 /* Puts `waiter` in the line for buffers. */
 void shoal_bufpool_wait(struct shoal_bufpool *pool, struct shoal_bufpool_waiter *waiter);
 
+/* Memory that the pool has taken. */
+static inline uint64_t shoal_bufpool_bytes(const struct shoal_bufpool *pool)
+{
+    return (uint64_t)pool->count * (sizeof(struct shoal_buffer) + SHOAL_BUFFER_BYTES);
+}
+
 /* Whether buffers run low and no more are to be had, so that holders should copy, not hold. */
 static inline bool shoal_bufpool_short(struct shoal_bufpool *pool)
 {

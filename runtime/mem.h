@@ -5,6 +5,7 @@
  * 1. What a core allocates is freed on that core; debug builds abort, naming both cores.
  * 2. Sizes are given back at the free, as to sdallocx; debug builds check them.
  * 3. Never mixed with malloc and free.
+ * 4. What a core has not given back when it ends is reported; debug builds name the places.
  */
 #ifndef SHOAL_RUNTIME_MEM_H
 #define SHOAL_RUNTIME_MEM_H
@@ -39,10 +40,14 @@ struct shoal_mem_stats {
     uint64_t peak_bytes;  /* highest used_bytes */
     uint64_t limit_bytes; /* this core's share of --memory; UINT64_MAX without */
     uint64_t allocs;      /* calls that took memory from the allocator */
+    uint64_t frees;       /* calls that gave memory back to it */
     uint64_t failures;    /* calls that returned NULL */
 };
 
-/* The calling core's figures. */
+/*
+ * The calling core's figures. All memory that Shoal takes for a core is counted; what libraries
+ * (libc, hwloc, liburing) take for themselves is not. mem_report.h tells more.
+ */
 SHOAL_API void shoal_mem_stats(struct shoal_mem_stats *out);
 
 SHOAL_END_DECLS

@@ -61,14 +61,23 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
          CONNECTIONS_MAX, NULL, NULL},
         {"log-level", SHOAL_OPTION_CHOICE, &config->log_level, NULL, "What to log.", 0, 0, levels,
          NULL},
+        {"fail-alloc", SHOAL_OPTION_STRING, &config->fail_alloc, "PLAN",
+         "For tests: let allocations fail, such as nth=100 or p=0.01,seed=7.", 0, 0, NULL, NULL},
         {.name = NULL},
     };
     const struct shoal_option none[] = {{.name = NULL}};
     const struct shoal_option *const tables[] = {program->options != NULL ? program->options : none,
                                                  runtime_options, NULL};
     const char *version = program->version != NULL ? program->version : SHOAL_VERSION;
-    return shoal_options_parse(argc, argv, tables, version, program->about, NULL, error,
-                               error_size);
+    enum shoal_options_result result =
+        shoal_options_parse(argc, argv, tables, version, program->about, NULL, error, error_size);
+    if (result != SHOAL_OPTIONS_OK || config->fail_alloc == NULL)
+        return result;
+    if (shoal_fault_parse(config->fail_alloc, &config->faults, &config->faults_core, error,
+                          error_size) != 0)
+        return SHOAL_OPTIONS_BAD;
+    config->faults.verbose = true;
+    return SHOAL_OPTIONS_OK;
 }
 
 static int check_descriptors(struct shoal_config *config, unsigned cores, char *error,

@@ -431,6 +431,15 @@ struct shoal_future *shoal_submit_copy_to(unsigned core, shoal_submit_fn *fn, co
 
 /* ---- Life ---- */
 
+static void free_tables(struct shoal_mail *mail)
+{
+    size_t table = mail->fleet->cores * sizeof(void *);
+    shoal_mem_free(mail->outboxes, table);
+    shoal_mem_free(mail->inboxes, table);
+    shoal_mem_free_aligned((void *)mail->dirty, dirty_words(mail->fleet) * SHOAL_CACHE_LINE,
+                           SHOAL_CACHE_LINE);
+}
+
 int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct shoal_fleet *fleet)
 {
     memset(mail, 0, sizeof(*mail));
@@ -440,8 +449,10 @@ int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct sho
     mail->outboxes = shoal_mem_alloc_zeroed(table);
     mail->inboxes = shoal_mem_alloc_zeroed(table);
     mail->dirty = shoal_mem_alloc_aligned(dirty_words(fleet) * SHOAL_CACHE_LINE, SHOAL_CACHE_LINE);
-    if (mail->outboxes == NULL || mail->inboxes == NULL || mail->dirty == NULL)
+    if (mail->outboxes == NULL || mail->inboxes == NULL || mail->dirty == NULL) {
+        free_tables(mail);
         return -ENOMEM;
+    }
     memset((void *)mail->dirty, 0, dirty_words(fleet) * SHOAL_CACHE_LINE);
     shoal_slab_init(&mail->calls, "submit", sizeof(struct long_call), 16);
     mail->poller.poll = poll_mail;
@@ -466,10 +477,7 @@ void shoal_mail_deinit(struct shoal_mail *mail)
         shoal_mem_free(outbox, sizeof(*outbox));
     }
     shoal_slab_deinit(&mail->calls);
-    shoal_mem_free(mail->outboxes, cores * sizeof(void *));
-    shoal_mem_free(mail->inboxes, cores * sizeof(void *));
-    shoal_mem_free_aligned((void *)mail->dirty, dirty_words(mail->fleet) * SHOAL_CACHE_LINE,
-                           SHOAL_CACHE_LINE);
+    free_tables(mail);
     if (shoal_list_linked(&mail->poller.node))
         shoal_list_remove(&mail->poller.node);
     mail->core->layers[SHOAL_LAYER_SMP] = NULL;

@@ -123,6 +123,7 @@ struct shoal_fleet {
     _Atomic(struct shoal_channel *) *channels; /* [from * cores + to] */
 };
 
+/* 0, or -ENOMEM, and then there is nothing to deinit. */
 int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct shoal_fleet *fleet);
 
 /* Once no core sends any more: first the answering side's texts, then the rings. */

@@ -32,6 +32,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/mem.h"
 
 #include "shoal/smp/cgroup_impl.h"
 #include "shoal/smp/cpuset_impl.h"
@@ -57,12 +58,12 @@ static SHOAL_PRINTF(4, 5) int fail(int code, char *error, size_t error_size, con
 static int read_affinity(cpu_set_t *out)
 {
     for (size_t bytes = sizeof(cpu_set_t); bytes <= 64 * sizeof(cpu_set_t); bytes *= 2) {
-        cpu_set_t *set = calloc(1, bytes);
+        cpu_set_t *set = shoal_mem_alloc_zeroed(bytes);
         if (set == NULL)
             return -ENOMEM;
         int rc = sched_getaffinity(0, bytes, set) == 0 ? 0 : -errno;
         memcpy(out, set, sizeof(*out));
-        free(set);
+        shoal_mem_free(set, bytes);
         if (rc != -EINVAL)
             return rc;
     }
@@ -278,14 +279,14 @@ int shoal_placement_choose(struct shoal_placement *out,
     int rc = find_usable(&chosen.usable, request->cpuset, machine, error, error_size);
     if (rc != 0)
         return rc;
-    struct candidate *candidate = calloc(CPU_SETSIZE, sizeof(*candidate));
+    struct candidate *candidate = shoal_mem_alloc_zeroed(CPU_SETSIZE * sizeof(*candidate));
     if (candidate == NULL)
         return fail(-ENOMEM, error, error_size, "no memory for the placement of cores");
     chosen.allowed_cpus = collect(candidate, machine, &chosen.usable);
     rc = count_cores(&chosen.cores, request, chosen.allowed_cpus, machine->quota_cpus, error,
                      error_size);
     if (rc == 0) {
-        chosen.core = calloc(chosen.cores, sizeof(*chosen.core));
+        chosen.core = shoal_mem_alloc_zeroed(chosen.cores * sizeof(*chosen.core));
         if (chosen.core == NULL)
             rc = fail(-ENOMEM, error, error_size, "no memory for the placement of cores");
     }
@@ -296,7 +297,7 @@ int shoal_placement_choose(struct shoal_placement *out,
         chosen.pinned = request->pin && chosen.cores <= chosen.allowed_cpus;
         *out = chosen;
     }
-    free(candidate);
+    shoal_mem_free(candidate, CPU_SETSIZE * sizeof(*candidate));
     return rc;
 }
 
@@ -306,7 +307,7 @@ int shoal_placement_init(struct shoal_placement *out, const struct shoal_placeme
                          char *error, size_t error_size)
 {
     memset(out, 0, sizeof(*out));
-    struct shoal_machine *machine = calloc(1, sizeof(*machine));
+    struct shoal_machine *machine = shoal_mem_alloc_zeroed(sizeof(*machine));
     if (machine == NULL)
         return fail(-ENOMEM, error, error_size, "no memory for the placement of cores");
     hwloc_topology_t topology = NULL;
@@ -328,13 +329,13 @@ int shoal_placement_init(struct shoal_placement *out, const struct shoal_placeme
         out->topology = topology;
     else if (topology != NULL)
         hwloc_topology_destroy(topology);
-    free(machine);
+    shoal_mem_free(machine, sizeof(*machine));
     return rc;
 }
 
 void shoal_placement_deinit(struct shoal_placement *placement)
 {
-    free(placement->core);
+    shoal_mem_free(placement->core, placement->cores * sizeof(*placement->core));
     if (placement->topology != NULL)
         hwloc_topology_destroy(placement->topology);
     memset(placement, 0, sizeof(*placement));

@@ -71,6 +71,7 @@ struct shoal_http_connection {
     struct shoal_fiber *fiber; /* while requests are handled */
     uint32_t scanned;          /* bytes of an incomplete head that were seen already */
     uint32_t requests;
+    int32_t in_kernel; /* bytes that the client has not taken, when output was last late; or -1 */
     uint8_t phase;
     bool close_after; /* no further request is read */
     bool linger;      /* the client may still be sending */
@@ -117,10 +118,11 @@ struct shoal_http_server {
     struct shoal_http_limits limits;
     struct shoal_router router;
     struct shoal_listening *listening;
-    struct shoal_http_shard **shards;   /* by core; each belongs to its core */
-    struct shoal_http_server **at_stop; /* what the hook stops; it clears this */
+    struct shoal_http_shard **shards; /* by core; each belongs to its core */
     unsigned cores;
     uint32_t connections_max; /* a core */
+    bool hooked;              /* it stops with the program */
+    bool route_missing; /* for want of memory: not to be served without, whoever looked or not */
 };
 
 /* connection.c */

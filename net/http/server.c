@@ -84,37 +84,51 @@ struct shoal_http_server *shoal_http_server_new(const struct shoal_http_options 
     return server;
 }
 
+static void server_at_stop(void *arg)
+{
+    struct shoal_http_server *server = arg;
+    server->hooked = false;
+    shoal_http_stop(server, shoal_config_shutdown_timeout_ns());
+    shoal_http_server_free(server);
+}
+
 void shoal_http_server_free(struct shoal_http_server *server)
 {
     if (server == NULL)
         return;
+    if (server->hooked)
+        (void)shoal_at_stop_cancel(server_at_stop, server);
     if (server->listening != NULL || server->shards[0] != NULL)
         shoal_http_stop(server, 0);
-    if (server->at_stop != NULL)
-        *server->at_stop = NULL;
     shoal_router_deinit(&server->router);
     shoal_mem_free(server->shards, server->cores * sizeof(*server->shards));
     shoal_mem_free(server, sizeof(*server));
 }
 
-int shoal_http_route(struct shoal_http_server *server, const char *method, const char *pattern,
-                     shoal_http_handler *handler, void *arg)
+static int add_route(struct shoal_http_server *server, const char *method, const char *pattern,
+                     const struct shoal_route *route)
 {
-    struct shoal_route route = {.handler = handler, .arg = arg};
     if (server == NULL)
         return -ENOMEM; /* shoal_http_server_new() found none; shoal_http_serve() says so */
     SHOAL_CHECK(server->listening == NULL, "route %s is added to a running server", pattern);
-    return shoal_router_add(&server->router, method, pattern, &route);
+    int rc = shoal_router_add(&server->router, method, pattern, route);
+    if (rc == -ENOMEM)
+        server->route_missing = true;
+    return rc;
+}
+
+int shoal_http_route(struct shoal_http_server *server, const char *method, const char *pattern,
+                     shoal_http_handler *handler, void *arg)
+{
+    const struct shoal_route route = {.handler = handler, .arg = arg};
+    return add_route(server, method, pattern, &route);
 }
 
 int shoal_http_route_future(struct shoal_http_server *server, const char *method,
                             const char *pattern, shoal_http_future_handler *handler, void *arg)
 {
-    struct shoal_route route = {.future_handler = handler, .arg = arg};
-    if (server == NULL)
-        return -ENOMEM; /* shoal_http_server_new() found none; shoal_http_serve() says so */
-    SHOAL_CHECK(server->listening == NULL, "route %s is added to a running server", pattern);
-    return shoal_router_add(&server->router, method, pattern, &route);
+    const struct shoal_route route = {.future_handler = handler, .arg = arg};
+    return add_route(server, method, pattern, &route);
 }
 
 void shoal_http_stats(const struct shoal_http_server *server, struct shoal_http_stats *out)
@@ -182,31 +196,12 @@ static int start_error(const struct shoal_http_server *server, int rc, const cha
     }
 }
 
-static void server_at_stop(void *arg)
-{
-    struct shoal_http_server **place = arg;
-    struct shoal_http_server *server = *place;
-    if (server != NULL) {
-        shoal_http_stop(server, shoal_config_shutdown_timeout_ns());
-        shoal_http_server_free(server);
-    }
-    shoal_mem_free(place, sizeof(*place));
-}
-
 /* Has the server stopped with the program, unless it is freed before. Once. */
 static int hook_stop(struct shoal_http_server *server)
 {
-    if (server->at_stop != NULL)
-        return 0;
-    server->at_stop = shoal_mem_alloc(sizeof(*server->at_stop));
-    if (server->at_stop == NULL)
-        return -ENOMEM;
-    *server->at_stop = server;
-    int rc = shoal_at_stop(server_at_stop, server->at_stop);
-    if (rc < 0) {
-        shoal_mem_free(server->at_stop, sizeof(*server->at_stop));
-        server->at_stop = NULL;
-    }
+    int rc = server->hooked ? 0 : shoal_at_stop(server_at_stop, server);
+    if (rc == 0)
+        server->hooked = true;
     return rc;
 }
 
@@ -224,6 +219,8 @@ int shoal_http_start(struct shoal_http_server *server)
 {
     struct shoal_address address;
     char error[SHOAL_ADDRESS_ERROR_MAX] = "";
+    if (server->route_missing)
+        return -ENOMEM;
     int rc = shoal_address_resolve(&address, 1, server->options.host,
                                    (uint16_t)server->options.port, error, sizeof(error));
     if (rc < 0)
