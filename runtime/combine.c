@@ -211,8 +211,22 @@ struct shoal_future *shoal_combine_no_memory(void)
     return shoal_core_self->no_memory;
 }
 
+static void cancel_each(struct shoal_future *const *futures, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (futures[i] != NULL)
+            shoal_future_cancel(futures[i]);
+}
+
+struct shoal_future *shoal_combine_spoil(struct shoal_future *future)
+{
+    shoal_future_cancel(future);
+    return shoal_future_spoil(future);
+}
+
 void shoal_combine_discard(struct shoal_future *const *futures, size_t count)
 {
+    cancel_each(futures, count);
     for (size_t i = 0; i < count; i++)
         if (futures[i] != NULL)
             shoal_discard(futures[i]);
@@ -220,9 +234,7 @@ void shoal_combine_discard(struct shoal_future *const *futures, size_t count)
 
 int shoal_combine_await_no_memory(struct shoal_future *const *futures, size_t count)
 {
-    for (size_t i = 0; i < count; i++)
-        if (futures[i] != NULL)
-            shoal_future_cancel(futures[i]);
+    cancel_each(futures, count);
     for (size_t i = 0; i < count; i++)
         if (futures[i] != NULL)
             (void)shoal_await(futures[i], NULL);

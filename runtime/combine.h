@@ -24,9 +24,9 @@
  *    consumer that is gone) go to their drop hooks, once.
  * 6. A failure keeps its code and text. Of several, the first in time is reported; of those that
  *    had failed before the call, the one that stands first.
- * 7. Where memory has run out the result has failed with -ENOMEM, and what was given is discarded:
- *    as after any discard, what it works on must outlive it. Calls that wait on the fiber cancel it
- *    and wait for its end.
+ * 7. Where memory has run out the result fails with -ENOMEM, and what was given is cancelled. Calls
+ *    that wait on the fiber, and those with one input (a time limit, a pipeline), wait for its end
+ *    first. Several inputs of another call are discarded: what they work on must outlive them.
  * 8. The stack stays constant, for any number of steps and any depth of nesting, and other tasks
  *    get their turn in between.
  *

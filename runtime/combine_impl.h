@@ -106,7 +106,10 @@ void shoal_outcome_drop(struct shoal_outcome *outcome);
 /* The future of out of memory. */
 struct shoal_future *shoal_combine_no_memory(void);
 
-/* Discards `count` futures; NULL among them is skipped. */
+/* Where a future finds no memory for what was to follow: cancelled, it stands in for that. */
+struct shoal_future *shoal_combine_spoil(struct shoal_future *future);
+
+/* Cancels and discards `count` futures; NULL among them is skipped. */
 void shoal_combine_discard(struct shoal_future *const *futures, size_t count);
 
 /* Where a wait on the fiber has found no memory: cancels them, and waits until each has ended. */

@@ -56,6 +56,8 @@ static bool run_stage(struct pipeline *pipeline, const struct shoal_stage *stage
     const struct shoal_call call = {stage->then_future, stage->fiber, stage->drop, stage->arg,
                                     stage->name};
     struct shoal_future *step = shoal_combine_call(&call, &value->value);
+    if (stage->fiber != NULL && shoal_future_is_immortal(step))
+        shoal_outcome_drop(value); /* the fiber could not be made, and never got it */
     if (shoal_combine_take(step, run_step, pipeline, value))
         return true;
     pipeline->step = step;
@@ -107,10 +109,8 @@ struct shoal_future *shoal_pipeline(struct shoal_future *future, const struct sh
     }
     size_t bytes = sizeof(struct pipeline) + count * sizeof(*stages);
     struct pipeline *pipeline = shoal_combine_new(bytes, cancel_pipeline);
-    if (pipeline == NULL) {
-        shoal_discard(future);
-        return shoal_combine_no_memory();
-    }
+    if (pipeline == NULL)
+        return shoal_combine_spoil(future);
     pipeline->count = count;
     for (size_t i = 0; i < count; i++)
         pipeline->stages[i] = stages[i];

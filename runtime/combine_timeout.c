@@ -71,10 +71,8 @@ static struct shoal_future *with_limit(struct shoal_future *future, uint64_t lim
     if (!shoal_future_is_pending(future))
         return future;
     struct timeout *timeout = shoal_combine_new(sizeof(*timeout), cancel_timeout);
-    if (timeout == NULL) {
-        shoal_discard(future);
-        return shoal_combine_no_memory();
-    }
+    if (timeout == NULL)
+        return shoal_combine_spoil(future);
     timeout->future = future;
     timeout->limit_ns = limit_ns;
     timeout->leave = leave;

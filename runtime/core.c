@@ -29,6 +29,7 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/sync_impl.h"
 
 #define BATCH_MAX  32
 #define LOOK_NS    (4 * SHOAL_NS_PER_US)
@@ -309,6 +310,7 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     shoal_timer_wheel_init(&core->timers, core->now_ns);
     shoal_bufpool_init(&core->buffers);
     shoal_slab_init(&core->slices, "slice", sizeof(struct shoal_slice), 16);
+    shoal_waiters_init(core);
     shoal_fibers_init(core, config->fiber_stack_bytes);
     int rc = open_io(core, error, error_size);
     if (rc == 0) {
@@ -347,6 +349,7 @@ unsigned shoal_core_deinit(struct shoal_core *core)
     leaked += shoal_fibers_deinit(core);
     shoal_bufpool_deinit(&core->buffers);
     leaked += shoal_slab_deinit(&core->slices);
+    leaked += shoal_waiters_deinit(core);
     close(core->wake_fd);
     shoal_core_self = NULL;
     shoal_context_core = -1;

@@ -85,6 +85,7 @@ struct shoal_core {
     uint64_t slice_start_cycles;
     struct shoal_tsc tsc;
     struct shoal_slab slices;
+    struct shoal_slab waiters; /* of futures, see sync_impl.h */
     struct shoal_fiber_pool fibers;
     struct shoal_combine_pool combines;
 
@@ -94,6 +95,7 @@ struct shoal_core {
     uint64_t quota_cycles;
     uint64_t io_look_cycles;
     uint64_t look_cycles;
+    uint32_t select_random;  /* which of several ready sources of a select is next */
     uint64_t last_active_ns; /* when messages last came or went */
     const struct shoal_clock *clock;
     struct shoal_core_config config;

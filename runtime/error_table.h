@@ -15,6 +15,7 @@
     X(SHOAL_EHTTP_BODY_TOO_LARGE, -4090, "HTTP body is over the limit", "HttpBodyTooLargeError")   \
     X(SHOAL_EHTTP_STATE, -4089, "HTTP response is past that point", "HttpStateError")              \
     X(SHOAL_EHTTP_FIELD, -4088, "invalid HTTP header field", "HttpFieldError")                     \
-    X(SHOAL_ERESOLVE, -4087, "name cannot be resolved", "ResolveError")
+    X(SHOAL_ERESOLVE, -4087, "name cannot be resolved", "ResolveError")                            \
+    X(SHOAL_ECLOSED, -4086, "it has been closed", "ClosedError")
 
 #endif

@@ -573,11 +573,7 @@ int shoal_future_outcome(struct shoal_task *task, void **ctx, union shoal_value 
     return code;
 }
 
-/*
- * No memory for what would follow `upstream`: it stands in for that, and fails with -ENOMEM. Not
- * before it settles, since what works towards it uses what the consumer frees after the result.
- */
-static struct shoal_future *spoil(struct shoal_future *upstream)
+struct shoal_future *shoal_future_spoil(struct shoal_future *upstream)
 {
     if (upstream->state == SHOAL_FUTURE_PENDING)
         upstream->consumer_kind = SHOAL_CONSUMER_SPOILED;
@@ -606,7 +602,7 @@ static struct shoal_future *chain(struct shoal_future **future, uint8_t consumer
     }
     struct shoal_future *derived = future_take(core, place);
     if (SHOAL_UNLIKELY(derived == NULL)) {
-        *future = spoil(upstream);
+        *future = shoal_future_spoil(upstream);
         return NULL;
     }
     derived->word = core->hot.derived_word;

@@ -58,6 +58,12 @@ int shoal_future_outcome(struct shoal_task *task, void **ctx, union shoal_value 
 /* shoal_future_fail() with a text of shoal_text_copy()'s, which is taken over. */
 void shoal_future_fail_move(struct shoal_future *future, int code, char *text_move);
 
+/*
+ * No memory for what would follow `upstream`: it stands in for that, and fails with -ENOMEM. Not
+ * before it settles, since what works towards it uses what the consumer frees after the result.
+ */
+struct shoal_future *shoal_future_spoil(struct shoal_future *upstream);
+
 /* Copies and frees the text of a failure; NULL in, or no memory, gives NULL. */
 char *shoal_text_copy(const char *text);
 void shoal_text_free(char *text);

@@ -100,7 +100,7 @@ struct shoal_shared_future *shoal_shared_future_new(struct shoal_future *future,
 {
     struct shoal_shared_future *shared = shoal_combine_alloc(sizeof(*shared));
     if (shared == NULL) {
-        shoal_discard(future);
+        shoal_combine_discard(&future, 1);
         return (struct shoal_shared_future *)(uintptr_t)&no_memory;
     }
     memset(shared, 0, sizeof(*shared));

@@ -19,7 +19,7 @@
  *    the last: it gets the outcome that the source then has.
  * 5. What the source works on must therefore outlive the source, not just one consumer.
  * 6. Where memory has run out, the calls return a shared future, and private futures, that have
- *    failed with -ENOMEM.
+ *    failed with -ENOMEM; the source is cancelled and discarded.
  *
  * Everything here belongs to one core and does not yield.
  */

@@ -16,11 +16,13 @@
  *   3. when no message is in flight on any core, the loops end; what was never consumed is reported
  *
  * The first SIGINT or SIGTERM ends shoal_stop_wait(); a second one ends the process at once, with
- * the exit code 128 + its number.
+ * the exit code 128 + its number. SIGQUIT prints what all fibers do (smp/inspect.h) and ends
+ * nothing.
  */
 #ifndef SHOAL_SMP_APP_H
 #define SHOAL_SMP_APP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shoal/runtime/compiler.h"
@@ -56,6 +58,12 @@ SHOAL_API void shoal_stop_request(void);
  * allowed to await. On core 0. 0 or -ENOMEM.
  */
 SHOAL_API int shoal_at_stop(void (*stop)(void *arg), void *arg);
+
+/*
+ * Takes back what shoal_at_stop() was given, both arguments alike. False when it is not there: it
+ * is being called, or was. On core 0.
+ */
+SHOAL_API bool shoal_at_stop_cancel(void (*stop)(void *arg), void *arg);
 
 /*
  * Prints `name: text` on standard error as the one line of a configuration error and returns

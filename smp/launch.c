@@ -5,7 +5,6 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include <unistd.h>
@@ -13,9 +12,11 @@
 #include "shoal/runtime/backtrace_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
+#include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
 
 #include "shoal/smp/launch_impl.h"
+#include "shoal/smp/test_impl.h"
 
 struct shoal_launch *shoal_launch_current;
 
@@ -32,6 +33,7 @@ static struct shoal_core_config core_config(const struct shoal_launch *launch, u
             config->overprovisioned || overcommitted ? 0 : config->idle_poll_us * SHOAL_NS_PER_US,
         .stall_notify_ns = config->stall_notify_ms * SHOAL_NS_PER_MS,
         .poll_mode = config->poll_mode,
+        .clock = launch->test_time != NULL ? &launch->test_time->clock : NULL,
         .io = launch->io,
         .helper_cpus = &launch->placement.original,
     };
@@ -42,12 +44,39 @@ static void meet(struct shoal_launch *launch)
     pthread_barrier_wait(&launch->barrier);
 }
 
-/* ---- Choosing the backend together ---- */
+/* ---- Starting together ---- */
 
-static int member_open(struct shoal_member *member, unsigned id)
+/* Between two barriers, on core 0: nothing will run. The first reason given is the one told. */
+static SHOAL_PRINTF(3, 4) void fail_start(struct shoal_launch *launch, int code, const char *fmt,
+                                          ...)
 {
-    struct shoal_core_config config = core_config(member->launch, id);
-    return shoal_core_init(&member->core, &config, member->error, sizeof(member->error));
+    if (launch->failure != 0)
+        return;
+    launch->failure = code;
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(launch->error, sizeof(launch->error), fmt, args);
+    va_end(args);
+}
+
+static int member_open(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
+{
+    struct shoal_core_config config = core_config(launch, id);
+    member->error[0] = '\0';
+    int rc = shoal_core_init(&member->core, &config, member->error, sizeof(member->error));
+    if (rc == 0)
+        return 0;
+    (void)shoal_mem_deinit(&member->core.mem, id);
+    if (member->error[0] == '\0')
+        snprintf(member->error, sizeof(member->error), "%s", shoal_error_text(rc));
+    return rc;
+}
+
+static void core_end(struct shoal_member *member, unsigned id)
+{
+    unsigned leaked = shoal_core_deinit(&member->core);
+    leaked += shoal_mem_deinit(&member->core.mem, id) > 0;
+    atomic_fetch_add(&member->launch->leaked, leaked);
 }
 
 /* Between two barriers, on core 0: what all do after the first attempt. */
@@ -59,62 +88,65 @@ static void judge_attempt(struct shoal_launch *launch)
             bad = launch->members[i];
     if (bad == NULL)
         return;
-    if (launch->io == &shoal_io_uring && launch->config.io_backend == SHOAL_BACKEND_AUTO) {
+    if (launch->io == &shoal_io_uring && launch->config.io_backend == SHOAL_BACKEND_AUTO)
         snprintf(launch->fallback, sizeof(launch->fallback), "%s", bad->error);
-        return;
-    }
-    launch->failed = true;
-    if (launch->config.io_backend == SHOAL_BACKEND_URING)
-        snprintf(launch->error, sizeof(launch->error),
-                 "--io-backend: \"io_uring\" cannot be had here: %.120s (allowed: auto, epoll)",
-                 bad->error);
+    else if (launch->config.io_backend == SHOAL_BACKEND_URING)
+        fail_start(launch, SHOAL_EOPTION,
+                   "--io-backend: \"io_uring\" cannot be had here: %.120s (allowed: auto, epoll)",
+                   bad->error);
     else
-        snprintf(launch->error, sizeof(launch->error), "a core cannot start: %.200s", bad->error);
+        fail_start(launch, bad->rc, "a core cannot start: %.200s", bad->error);
 }
 
-/* All cores come out with the same backend, or all fail. */
-static bool open_together(struct shoal_member *member, unsigned id)
+/* One attempt of all cores. On failure of any, those that succeeded are closed again. */
+static bool try_together(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
 {
-    struct shoal_launch *launch = member->launch;
-    member->rc = member_open(member, id);
+    member->rc = member_open(launch, member, id);
     meet(launch);
     if (id == 0)
         judge_attempt(launch);
     meet(launch);
-    bool again = !launch->failed && launch->fallback[0] != '\0';
-    if (launch->failed || again) {
-        if (member->rc == 0)
-            shoal_core_deinit(&member->core);
-        if (!again)
-            return false;
-        if (id == 0)
-            launch->io = &shoal_io_epoll;
-        meet(launch);
-        member->rc = member_open(member, id);
-        meet(launch);
-        if (id == 0)
-            judge_attempt(launch);
-        meet(launch);
-        if (launch->failed && member->rc == 0)
-            shoal_core_deinit(&member->core);
-    }
-    return !launch->failed;
+    bool bad =
+        launch->failure != 0 || (launch->fallback[0] != '\0' && launch->io == &shoal_io_uring);
+    if (bad && member->rc == 0)
+        core_end(member, id);
+    return !bad;
+}
+
+/* All cores come out with the same backend, or all fail. */
+static bool open_together(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
+{
+    if (try_together(launch, member, id))
+        return true;
+    if (launch->failure != 0)
+        return false;
+    meet(launch);
+    if (id == 0)
+        launch->io = &shoal_io_epoll;
+    meet(launch);
+    return try_together(launch, member, id);
 }
 
 /* ---- A core's thread ---- */
 
+/* Calls the program, which may take its time, and turns what it returns into an exit code. */
+static int run_program(struct shoal_launch *launch)
+{
+    int rc = launch->embedded ? 0 : shoal_signals_start(launch);
+    if (rc == 0)
+        rc = launch->program->run(launch->program->arg);
+    if (rc == SHOAL_EOPTION)
+        return 2;
+    if (rc >= 0)
+        return rc;
+    SHOAL_ERROR("%s failed: %s", launch->program->name, shoal_error_text(rc));
+    return 1;
+}
+
 static int main_fiber(void *arg)
 {
     struct shoal_launch *launch = arg;
-    int rc = launch->program->run(launch->program->arg);
-    if (rc == SHOAL_EOPTION) {
-        launch->exit_code = 2;
-    } else if (rc < 0) {
-        SHOAL_ERROR("%s failed: %s", launch->program->name, shoal_error_text(rc));
-        launch->exit_code = 1;
-    } else {
-        launch->exit_code = rc;
-    }
+    launch->exit_code = run_program(launch);
     shoal_stop_all(launch);
     return 0;
 }
@@ -126,142 +158,211 @@ static void quit_task(struct shoal_task *task)
     shoal_core_quit(shoal_core_self);
 }
 
-static void start_main(struct shoal_launch *launch)
+/* Between two barriers, on core 0. */
+static void judge_mail(struct shoal_launch *launch)
 {
-    int rc = shoal_fiber_spawn_detached(shoal_signals_fiber, launch, "signals");
-    if (rc == 0)
-        rc = shoal_fiber_spawn_detached(main_fiber, launch, "main");
-    SHOAL_CHECK(rc == 0, "no memory for the first fibers");
+    for (unsigned i = 0; i < launch->fleet.cores; i++)
+        if (launch->members[i]->rc < 0)
+            fail_start(launch, launch->members[i]->rc, "no memory for the mail of core %u", i);
+    if (launch->failure != 0)
+        return;
+    int rc = shoal_fiber_spawn_detached(main_fiber, launch, "main");
+    if (rc < 0)
+        fail_start(launch, rc, "no memory for the first fiber");
 }
 
-static void run_member(struct shoal_member *member, unsigned id)
+static void run_member(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
 {
-    struct shoal_launch *launch = member->launch;
     member->quit.run = quit_task;
     member->rc = shoal_mail_init(&member->mail, &member->core, &launch->fleet);
-    SHOAL_CHECK(member->rc == 0, "no memory for the mail of core %u", id);
     launch->fleet.core[id] = &member->core;
     launch->fleet.mail[id] = &member->mail;
     meet(launch);
     if (id == 0)
-        start_main(launch);
-    shoal_core_run(&member->core);
+        judge_mail(launch);
     meet(launch);
-    shoal_mail_deinit(&member->mail);
-    (void)shoal_core_deinit(&member->core);
+    if (launch->failure == 0) {
+        shoal_fault_attach();
+        shoal_core_run(&member->core);
+        meet(launch);
+    }
+    shoal_fault_disarm(NULL);
+    if (member->rc == 0)
+        shoal_mail_deinit(&member->mail);
+    core_end(member, id);
+}
+
+/* The struct of a core, allocated on that core, so that its pages are local to it. */
+static struct shoal_member *member_new(struct shoal_launch *launch)
+{
+    struct shoal_member *member = shoal_mem_alloc_aligned(sizeof(*member), SHOAL_CACHE_LINE);
+    if (member != NULL) {
+        memset(member, 0, sizeof(*member));
+        member->launch = launch;
+    }
+    return member;
+}
+
+static void arm_faults(const struct shoal_launch *launch, unsigned id)
+{
+    struct shoal_fault_plan plan = launch->config.faults;
+    if (launch->config.fail_alloc == NULL ||
+        (launch->config.faults_core >= 0 && (unsigned)launch->config.faults_core != id))
+        return;
+    plan.seed ^= (uint64_t)id << 32; /* cores do not fail in step */
+    shoal_fault_arm(&plan);
 }
 
 static void member_main(struct shoal_launch *launch, unsigned id)
 {
     int bound = shoal_placement_bind(&launch->placement, id);
     void *altstack = shoal_fiber_guard_thread_begin();
-    struct shoal_member *member = NULL;
-    /* Allocated on its own core, so that the pages are local to it. */
-    if (posix_memalign((void **)&member, SHOAL_CACHE_LINE, sizeof(*member)) != 0)
-        SHOAL_PANIC("no memory for core %u", id);
-    memset(member, 0, sizeof(*member));
-    member->launch = launch;
+    struct shoal_member *member = member_new(launch);
     launch->members[id] = member;
-    if (open_together(member, id)) {
+    meet(launch);
+    if (id == 0)
+        for (unsigned i = 0; i < launch->fleet.cores; i++)
+            if (launch->members[i] == NULL)
+                fail_start(launch, -ENOMEM, "no memory for core %u", i);
+    meet(launch);
+    if (launch->failure == 0 && open_together(launch, member, id)) {
         if (bound < 0)
             SHOAL_WARN("cannot be bound to its CPU: %s", shoal_error_text(bound));
-        run_member(member, id);
+        run_member(launch, member, id);
     }
+    shoal_fault_disarm(NULL);
     shoal_fiber_guard_thread_end(altstack);
 }
 
-struct thread_arg {
-    struct shoal_launch *launch;
-    unsigned id;
-};
-
+/* The threads wait at the gate until all are there: a barrier that lacks one would never open. */
 static void *thread_main(void *arg)
 {
-    struct thread_arg *mine = arg;
-    member_main(mine->launch, mine->id);
+    struct shoal_core_thread *mine = arg;
+    pthread_mutex_lock(&mine->launch->gate);
+    pthread_mutex_unlock(&mine->launch->gate);
+    if (mine->launch->failure == 0) {
+        arm_faults(mine->launch, mine->id);
+        member_main(mine->launch, mine->id);
+    }
     return NULL;
 }
 
 /* ---- The process ---- */
 
-static int fleet_init(struct shoal_launch *launch, unsigned cores)
+/* An array of `count` zeroed elements. */
+static void *table_new(size_t count, size_t element_bytes)
 {
-    launch->fleet.cores = cores;
-    launch->fleet.core = calloc(cores, sizeof(*launch->fleet.core));
-    launch->fleet.mail = calloc(cores, sizeof(*launch->fleet.mail));
-    launch->fleet.channels = calloc((size_t)cores * cores, sizeof(*launch->fleet.channels));
-    launch->members = calloc(cores, sizeof(*launch->members));
+    return shoal_mem_alloc_zeroed(count * element_bytes);
+}
+
+static void table_free(void *table, size_t count, size_t element_bytes)
+{
+    shoal_mem_free(table, count * element_bytes);
+}
+
+static int fleet_init(struct shoal_launch *launch, size_t cores)
+{
+    launch->fleet.cores = (unsigned)cores;
+    launch->fleet.core = table_new(cores, sizeof(*launch->fleet.core));
+    launch->fleet.mail = table_new(cores, sizeof(*launch->fleet.mail));
+    launch->fleet.channels = table_new(cores * cores, sizeof(*launch->fleet.channels));
+    launch->members = table_new(cores, sizeof(*launch->members));
+    launch->threads = table_new(cores, sizeof(*launch->threads));
     if (launch->fleet.core == NULL || launch->fleet.mail == NULL ||
-        launch->fleet.channels == NULL || launch->members == NULL)
+        launch->fleet.channels == NULL || launch->members == NULL || launch->threads == NULL)
         return -ENOMEM;
-    return -pthread_barrier_init(&launch->barrier, NULL, cores);
+    return -pthread_barrier_init(&launch->barrier, NULL, (unsigned)cores);
 }
 
 static void fleet_deinit(struct shoal_launch *launch)
 {
-    for (unsigned i = 0; launch->members != NULL && i < launch->fleet.cores; i++)
-        free(launch->members[i]);
-    free(launch->members);
-    free(launch->fleet.core);
-    free(launch->fleet.mail);
-    free((void *)launch->fleet.channels);
+    size_t cores = launch->fleet.cores;
+    for (size_t i = 0; launch->members != NULL && i < cores; i++)
+        shoal_mem_free_aligned(launch->members[i], sizeof(struct shoal_member), SHOAL_CACHE_LINE);
+    table_free(launch->members, cores, sizeof(*launch->members));
+    table_free(launch->threads, cores, sizeof(*launch->threads));
+    table_free(launch->fleet.core, cores, sizeof(*launch->fleet.core));
+    table_free(launch->fleet.mail, cores, sizeof(*launch->fleet.mail));
+    table_free((void *)launch->fleet.channels, cores * cores, sizeof(*launch->fleet.channels));
+}
+
+/* Makes the threads of all cores but core 0. Returns how many cores there are then. */
+static unsigned make_threads(struct shoal_launch *launch)
+{
+    unsigned made = 1;
+    for (; made < launch->fleet.cores; made++) {
+        struct shoal_core_thread *mine = &launch->threads[made];
+        mine->launch = launch;
+        mine->id = made;
+        int rc = shoal_fault_hit("thread") ? EAGAIN
+                                           : pthread_create(&mine->thread, NULL, thread_main, mine);
+        if (rc != 0) {
+            fail_start(launch, -rc, "core %u of %u gets no thread: %s", made, launch->fleet.cores,
+                       strerror(rc));
+            break;
+        }
+    }
+    return made;
+}
+
+/* Starts all cores, is core 0, and returns when all have ended. */
+static void run_all(struct shoal_launch *launch)
+{
+    pthread_mutex_init(&launch->gate, NULL);
+    pthread_mutex_lock(&launch->gate);
+    unsigned made = make_threads(launch);
+    launch->threads[0].thread = pthread_self();
+    pthread_mutex_unlock(&launch->gate);
+    if (launch->failure == 0)
+        member_main(launch, 0);
+    for (unsigned i = 1; i < made; i++)
+        pthread_join(launch->threads[i].thread, NULL);
+    pthread_mutex_destroy(&launch->gate);
+    pthread_barrier_destroy(&launch->barrier);
+    /* The main thread goes on after core 0 has ended: where it may run is the caller's again. */
+    (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &launch->placement.original);
 }
 
 int shoal_launch_run(struct shoal_launch *launch)
 {
-    unsigned cores = launch->placement.cores;
-    struct thread_arg *args = calloc(cores, sizeof(*args));
-    pthread_t *threads = calloc(cores, sizeof(*threads));
-    int rc = fleet_init(launch, cores);
-    if (rc < 0 || args == NULL || threads == NULL)
-        SHOAL_PANIC("no memory for %u cores", cores);
     shoal_list_init(&launch->stop_hooks);
     shoal_list_init(&launch->stop_waiters);
     launch->io =
         launch->config.io_backend == SHOAL_BACKEND_EPOLL ? &shoal_io_epoll : &shoal_io_uring;
-    for (unsigned i = 1; i < cores; i++) {
-        args[i] = (struct thread_arg){launch, i};
-        rc = pthread_create(&threads[i], NULL, thread_main, &args[i]);
-        /* The cores already made wait at the first barrier: there is no way back from here. */
-        SHOAL_CHECK(rc == 0, "core %u of %u gets no thread: %s", i, cores, strerror(rc));
-    }
-    member_main(launch, 0);
-    for (unsigned i = 1; i < cores; i++)
-        pthread_join(threads[i], NULL);
-    /* The main thread goes on after core 0 has ended: where it may run is the caller's again. */
-    (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &launch->placement.original);
-    pthread_barrier_destroy(&launch->barrier);
+    int rc = fleet_init(launch, launch->placement.cores);
+    if (rc < 0)
+        fail_start(launch, rc, "no memory for %u cores", launch->placement.cores);
+    else
+        run_all(launch);
     fleet_deinit(launch);
-    free(args);
-    free(threads);
-    return launch->failed ? SHOAL_EOPTION : 0;
+    return launch->failure;
 }
 
-static int fail_line(const struct shoal_program *program, const char *error)
+/* Prints the one line; returns the exit code: 2 for what the user has given, else 1. */
+static int fail_line(const struct shoal_program *program, int rc, const char *error)
 {
     fprintf(stderr, "%s: %s\n", program->name, error);
-    return 2;
+    return rc == SHOAL_EOPTION ? 2 : 1;
 }
 
-static void prepare_process(void)
+static void prepare_process(const struct shoal_launch *launch)
 {
     shoal_backtrace_init();
     shoal_fiber_guard_install();
     shoal_stall_install();
+    shoal_inspect_install();
     shoal_fibers_install();
-    shoal_signals_block();
+    if (!launch->embedded)
+        shoal_signals_block();
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE returns -EFBIG */
 }
 
-int shoal_main(int argc, char **argv, const struct shoal_program *program)
+/* Everything but the parsing of options. Returns the exit code. */
+static int launch_main(struct shoal_launch *launch)
 {
-    struct shoal_launch launch = {.program = program};
+    struct shoal_config *config = &launch->config;
     char error[SHOAL_LAUNCH_ERROR_MAX * 2] = "";
-    struct shoal_config *config = &launch.config;
-    enum shoal_options_result parsed =
-        shoal_config_parse(config, argc, argv, program, error, sizeof(error));
-    if (parsed != SHOAL_OPTIONS_OK)
-        return parsed == SHOAL_OPTIONS_EXIT ? 0 : fail_line(program, error);
-    shoal_log_set_level((enum shoal_log_level)config->log_level);
     bool pin =
         config->thread_affinity == 0 && (!config->overprovisioned || config->thread_affinity_given);
     struct shoal_placement_request request = {
@@ -270,19 +371,41 @@ int shoal_main(int argc, char **argv, const struct shoal_program *program)
         .overprovisioned = config->overprovisioned,
         .pin = pin,
     };
-    if (shoal_placement_init(&launch.placement, &request, error, sizeof(error)) != 0)
-        return fail_line(program, error);
-    if (shoal_config_check(config, launch.placement.cores, error, sizeof(error)) != 0) {
-        shoal_placement_deinit(&launch.placement);
-        return fail_line(program, error);
+    int rc = shoal_placement_init(&launch->placement, &request, error, sizeof(error));
+    if (rc != 0)
+        return fail_line(launch->program, rc, error);
+    rc = shoal_config_check(config, launch->placement.cores, error, sizeof(error));
+    if (rc != 0) {
+        shoal_placement_deinit(&launch->placement);
+        return fail_line(launch->program, rc, error);
     }
-    prepare_process();
-    shoal_launch_current = &launch;
-    int rc = shoal_launch_run(&launch);
-    int code = rc < 0 ? fail_line(program, launch.error) : launch.exit_code;
+    prepare_process(launch);
+    shoal_launch_current = launch;
+    rc = shoal_launch_run(launch);
+    int code = rc < 0 ? fail_line(launch->program, rc, launch->error) : launch->exit_code;
     shoal_launch_current = NULL;
-    shoal_placement_deinit(&launch.placement);
+    shoal_placement_deinit(&launch->placement);
     return code;
+}
+
+int shoal_launch_program(struct shoal_launch *launch, int argc, char **argv)
+{
+    char error[SHOAL_LAUNCH_ERROR_MAX * 2] = "";
+    enum shoal_options_result parsed =
+        shoal_config_parse(&launch->config, argc, argv, launch->program, error, sizeof(error));
+    if (parsed != SHOAL_OPTIONS_OK)
+        return parsed == SHOAL_OPTIONS_EXIT ? 0 : fail_line(launch->program, SHOAL_EOPTION, error);
+    shoal_log_set_level((enum shoal_log_level)launch->config.log_level);
+    arm_faults(launch, 0);
+    int code = launch_main(launch);
+    shoal_fault_disarm(NULL);
+    return code;
+}
+
+int shoal_main(int argc, char **argv, const struct shoal_program *program)
+{
+    struct shoal_launch launch = {.program = program};
+    return shoal_launch_program(&launch, argc, argv);
 }
 
 int shoal_config_error(const char *fmt, ...)
@@ -292,7 +415,7 @@ int shoal_config_error(const char *fmt, ...)
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    fail_line(shoal_launch_current->program, text);
+    (void)fail_line(shoal_launch_current->program, SHOAL_EOPTION, text);
     return SHOAL_EOPTION;
 }
 

@@ -2,19 +2,27 @@
  * The start and the end of all cores. One struct for the process, made by shoal_main.
  *
  *   main thread: options -> placement -> threads (core 0 stays on the main thread)
- *   each core:   bind -> try the backend -> | barrier | -> fall back together, or fail together
- *                -> mail -> | barrier | -> loop -> | barrier | -> tear down
+ *   each core:   gate -> bind -> memory -> | barrier | -> try the backend -> | barrier | -> fall
+ *                back together, or fail together -> mail -> | barrier | -> loop -> | barrier |
+ *                -> tear down
  *
  * 1. One backend for all: if io_uring fails on any core, all take epoll (--io-backend auto) or the
  *    program ends (io_uring). Nothing listens before that is decided.
  * 2. No core frees memory that another may touch before every loop has ended (last barrier).
+ * 3. A core that cannot start for want of memory still comes to the barriers, until core 0 has
+ *    decided for all, between two of them: nobody waits for one that is gone. Nobody passes the
+ *    gate before all threads are there.
  */
 #ifndef SHOAL_SMP_LAUNCH_IMPL_H
 #define SHOAL_SMP_LAUNCH_IMPL_H
 
 #include <pthread.h>
 
+#include "shoal/runtime/fault.h"
+#include "shoal/runtime/signal.h"
+
 #include "shoal/smp/app.h"
+#include "shoal/smp/inspect_impl.h"
 #include "shoal/smp/mailbox_impl.h"
 #include "shoal/smp/topology.h"
 
@@ -37,17 +45,27 @@ struct shoal_config {
     uint64_t shutdown_timeout_ns;
     uint64_t max_connections; /* 0: what the descriptors allow */
     int log_level;
+    const char *fail_alloc; /* NULL: no allocation fails on purpose */
+    struct shoal_fault_plan faults;
+    int faults_core; /* -1: each */
 };
 
 struct shoal_member {
     struct shoal_core core;
     struct shoal_mail mail;
     struct shoal_launch *launch;
-    pthread_t thread;
     struct shoal_task quit; /* posted by core 0 to end the loop */
     int rc;
     char error[SHOAL_LAUNCH_ERROR_MAX];
 } __attribute__((aligned(SHOAL_CACHE_LINE)));
+
+struct shoal_core_thread {
+    struct shoal_launch *launch;
+    pthread_t thread;
+    unsigned id;
+};
+
+struct shoal_test_time;
 
 struct shoal_stop_hook {
     struct shoal_list node;
@@ -61,17 +79,27 @@ struct shoal_launch {
     struct shoal_placement placement;
     struct shoal_fleet fleet;
     struct shoal_member **members;
+    struct shoal_core_thread *threads;
+    pthread_mutex_t gate;
     pthread_barrier_t barrier;
     const struct shoal_io_ops *io;
-    bool failed; /* written between two barriers by core 0 */
+    int failure; /* why nothing runs; written by core 0, behind the gate or between two barriers */
     char fallback[SHOAL_LAUNCH_ERROR_MAX];
     char error[SHOAL_LAUNCH_ERROR_MAX];
+    bool embedded;                     /* signals are the host's */
+    struct shoal_test_time *test_time; /* what all cores tell the time by; NULL: the system's */
+    struct shoal_inspect_probe probe;
+    atomic_uint leaked; /* objects that were never consumed, over all cores */
 
     /* Core 0 only from here on. */
     struct shoal_list stop_hooks;
     struct shoal_list stop_waiters;
+    struct shoal_signal interrupt;
+    struct shoal_signal terminate;
+    struct shoal_signal quit;
     bool stop_requested;
     bool announced;
+    bool inspecting; /* a report is being printed */
     int exit_code;
 };
 
@@ -85,12 +113,16 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
 /* Once the number of cores is known: memory a core, descriptors. 0 or SHOAL_EOPTION. */
 int shoal_config_check(struct shoal_config *config, unsigned cores, char *error, size_t error_size);
 
-/* launch.c */
+/* launch.c: 0, or SHOAL_EOPTION or -errno with a line in launch->error. */
 int shoal_launch_run(struct shoal_launch *launch);
 
-/* stop.c: on core 0. The signal fiber, and all that comes after `run` has returned. */
-int shoal_signals_fiber(void *arg);
+/* Parses the options and runs launch->program; all else in `launch` is zero or as its maker wants.
+ */
+int shoal_launch_program(struct shoal_launch *launch, int argc, char **argv);
+
+/* stop.c: on core 0. The signals, and all that comes after `run` has returned. */
 void shoal_signals_block(void);
+int shoal_signals_start(struct shoal_launch *launch);
 void shoal_stop_all(struct shoal_launch *launch);
 
 #endif

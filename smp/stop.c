@@ -6,14 +6,12 @@
  */
 #include <errno.h>
 #include <signal.h>
-#include <string.h>
 
-#include <poll.h>
-#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/signal_impl.h"
 
 #include "shoal/smp/launch_impl.h"
 
@@ -24,43 +22,45 @@
 
 /* ---- Being asked to stop ---- */
 
-static void stop_signals(sigset_t *set)
-{
-    sigemptyset(set);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGTERM);
-}
-
+/*
+ * Blocked until core 0 subscribes, so that a signal which comes during the start is not lost, and
+ * on all other threads for good: core 0's takes them.
+ */
 void shoal_signals_block(void)
 {
     sigset_t set;
-    stop_signals(&set);
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGQUIT);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
-    signal(SIGPIPE, SIG_IGN);
+    /* Inherited, it would have the kernel throw away the exit status of children. */
+    struct sigaction child;
+    if (sigaction(SIGCHLD, NULL, &child) == 0 && child.sa_handler == SIG_IGN)
+        signal(SIGCHLD, SIG_DFL);
 }
 
-int shoal_signals_fiber(void *arg)
+static void on_stop_signal(struct shoal_signal *signal)
 {
-    struct shoal_launch *launch = arg;
-    sigset_t set;
-    stop_signals(&set);
-    int fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-    if (fd < 0) {
-        SHOAL_ERROR("signalfd: %s; signals will end the program at once", strerror(errno));
-        pthread_sigmask(SIG_UNBLOCK, &set, NULL);
-        return 0;
-    }
-    while (shoal_poll_fd(fd, POLLIN) >= 0) {
-        struct signalfd_siginfo info;
-        if (read(fd, &info, sizeof(info)) != sizeof(info))
-            continue;
-        if (launch->stop_requested)
-            _exit(EXIT_BY_SIGNAL + (int)info.ssi_signo);
-        SHOAL_INFO("stopping (%s)", info.ssi_signo == SIGINT ? "SIGINT" : "SIGTERM");
-        shoal_stop_request();
-    }
-    close(fd);
-    return 0;
+    signal->count = 0;
+    if (shoal_launch_current->stop_requested)
+        _exit(EXIT_BY_SIGNAL + signal->number);
+    SHOAL_INFO("stopping (%s)", signal->number == SIGINT ? "SIGINT" : "SIGTERM");
+    shoal_stop_request();
+}
+
+static void on_quit_signal(struct shoal_signal *signal)
+{
+    signal->count = 0;
+    shoal_inspect_print();
+}
+
+int shoal_signals_start(struct shoal_launch *launch)
+{
+    int rc = shoal_signal_hook(&launch->interrupt, SIGINT, on_stop_signal);
+    if (rc == 0)
+        rc = shoal_signal_hook(&launch->terminate, SIGTERM, on_stop_signal);
+    return rc < 0 ? rc : shoal_signal_hook(&launch->quit, SIGQUIT, on_quit_signal);
 }
 
 struct stop_waiter {
@@ -112,6 +112,19 @@ int shoal_at_stop(void (*stop)(void *arg), void *arg)
     hook->arg = arg;
     shoal_list_push_back(&shoal_launch_current->stop_hooks, &hook->node);
     return 0;
+}
+
+bool shoal_at_stop_cancel(void (*stop)(void *arg), void *arg)
+{
+    SHOAL_LIST_FOREACH_SAFE (node, &shoal_launch_current->stop_hooks) {
+        struct shoal_stop_hook *hook = SHOAL_CONTAINER_OF(node, struct shoal_stop_hook, node);
+        if (hook->stop != stop || hook->arg != arg)
+            continue;
+        shoal_list_remove(&hook->node);
+        shoal_mem_free(hook, sizeof(*hook));
+        return true;
+    }
+    return false;
 }
 
 /* ---- Stopping ---- */

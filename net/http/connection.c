@@ -7,6 +7,8 @@
 #include <errno.h>
 #include <string.h>
 
+#include <linux/sockios.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -49,6 +51,7 @@ static void mark_progress(struct shoal_http_connection *connection, uint64_t now
         return;
     connection->sent_mark = connection->stream.sent_bytes;
     connection->sent_mark_ns = now_ns;
+    connection->in_kernel = -1;
 }
 
 void shoal_http_connection_watch_output(struct shoal_http_connection *connection)
@@ -56,6 +59,20 @@ void shoal_http_connection_watch_output(struct shoal_http_connection *connection
     uint64_t now_ns = shoal_core_self->now_ns;
     mark_progress(connection, now_ns);
     arm_by(connection, shoal_deadline_ns(now_ns, write_timeout_ns(connection)));
+}
+
+/*
+ * Whether the client has taken something since this was last asked. The kernel accepts more only
+ * when a third of its buffer is free, which may be a megabyte: a slow client may need longer than
+ * the time-out for that, and yet take some all the time.
+ */
+static bool took_some(struct shoal_http_connection *connection)
+{
+    int in_kernel = 0;
+    (void)ioctl(connection->stream.fd.fd, SIOCOUTQ, &in_kernel);
+    bool some = in_kernel != connection->in_kernel;
+    connection->in_kernel = in_kernel;
+    return some;
 }
 
 /* When output must have made progress; FOREVER if none waits, 0 if it is late. */
@@ -67,7 +84,12 @@ static uint64_t output_deadline_ns(struct shoal_http_connection *connection, uin
     }
     mark_progress(connection, now_ns);
     uint64_t by_ns = shoal_deadline_ns(connection->sent_mark_ns, write_timeout_ns(connection));
-    return by_ns <= now_ns ? 0 : by_ns;
+    if (by_ns > now_ns)
+        return by_ns;
+    if (!took_some(connection))
+        return 0;
+    connection->sent_mark_ns = now_ns;
+    return shoal_deadline_ns(now_ns, write_timeout_ns(connection));
 }
 
 /* The phase's deadline has passed. */

@@ -1,5 +1,6 @@
 """wrk against two cores: no error, and each core serves its share."""
 
+import concurrent.futures
 import re
 import subprocess
 
@@ -17,15 +18,26 @@ def wrk(server, *args, target="/plaintext", seconds=3):
 
 
 def test_load_two_cores_no_errors_each_serves(start):
+    harness.need_tool("wrk")
     server = start()
     before = server.served()
-    asked = wrk(server, "-c64")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        load = pool.submit(wrk, server, "-c64")
+
+        def all_in():
+            held = [core["connections"] for core in server.cores_json()["cores"]]
+            return held if load.done() or sum(held) >= 64 else None
+
+        held = harness.wait_for(all_in, "64 connections")
+        asked = load.result()
     served = [new - old for new, old in zip(server.served(), before)]
-    print(f"{asked} requests, per core {served}")
+    print(f"{asked} requests, per core {served}, by {held} connections")
     assert asked > 100
     assert sum(served) >= asked
-    # 64 connections are dealt out by hash: a quarter of an even share never comes by chance.
-    assert min(served) > sum(served) / server.cores / 4, served
+    # 64 connections are dealt out by hash: a quarter of an even share never comes by chance. How
+    # many requests that makes is also up to what else runs on the core's processor.
+    assert min(held) > 64 / server.cores / 4, held
+    assert all(requests >= connections for requests, connections in zip(served, held)), served
 
 
 def test_load_messages_between_cores_no_errors(start):

@@ -62,6 +62,7 @@ WRONG = [
     (["--memory", "lots"], ["memory", "lots"]),
     (["--memory", "99999999T"], ["memory", "99999999T"]),
     (["--max-connections", "0"], ["max-connections", "0"]),
+    (["--fail-alloc", "sometimes"], ["fail-alloc", "sometimes"]),
     (["--max-connections", "many"], ["max-connections", "many"]),
     (["--max-connections", "4000000000"], ["max-connections", "4000000000"]),
     (["--cpuset", "9999"], ["cpuset", "9999"]),
@@ -111,8 +112,8 @@ def test_help_lists_every_option_exit_0(program):
     assert result.returncode == 0 and result.stderr == ""
     options = ["smp", "cpuset", "memory", "overprovisioned", "poll-mode", "idle-poll-time-us",
                "task-quota-us", "blocked-reactor-notify-ms", "io-backend", "thread-affinity",
-               "shutdown-timeout", "max-connections", "log-level", "help", "version", "host",
-               "port"]
+               "shutdown-timeout", "max-connections", "log-level", "fail-alloc", "help", "version",
+               "host", "port"]
     if program == "shoal-httpd":
         options += ["root", "max-body", "header-timeout", "body-timeout", "idle-timeout",
                     "write-timeout"]

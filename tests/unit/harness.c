@@ -4,87 +4,30 @@
 #include "unit/harness.h"
 
 #include <signal.h>
-#include <stdatomic.h>
 
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shoal/runtime/core.h"
-
-#include "shoal/smp/app.h"
-
-#define OPTIONS_MAX 24
-
-static atomic_int failures;
 static bool in_child;
 
-bool shoal_test_expect(bool holds, const char *text, const char *file, int line)
+static void end_test(const char *text)
 {
-    if (!holds) {
-        fprintf(stderr, "%s:%d: core %d: does not hold: %s\n", file, line, shoal_core_id(), text);
-        atomic_fetch_add(&failures, 1);
-    }
-    return holds;
-}
-
-bool shoal_test_expect_int(long long a, long long b, const char *text, const char *file, int line)
-{
-    if (a != b) {
-        fprintf(stderr, "%s:%d: core %d: does not hold: %s (%lld, %lld)\n", file, line,
-                shoal_core_id(), text, a, b);
-        atomic_fetch_add(&failures, 1);
-    }
-    return a == b;
-}
-
-struct test_run {
-    int (*fn)(void *arg);
-    void *arg;
-    const char *backend;
-};
-
-static int run_checked(void *arg)
-{
-    struct test_run *run = arg;
-    if (strcmp(run->backend, "auto") != 0)
-        SHOAL_EXPECT(strcmp(run->backend, shoal_core_io_backend()) == 0);
-    return run->fn(run->arg);
-}
-
-static const char *backend_wanted(void)
-{
-    const char *backend = getenv("SHOAL_TEST_IO_BACKEND");
-    return backend != NULL && backend[0] != '\0' ? backend : "auto";
-}
-
-int shoal_test_run_with(unsigned cores, const char *const *options, int (*fn)(void *arg), void *arg)
-{
-    char smp[16];
-    snprintf(smp, sizeof(smp), "%u", cores);
-    struct test_run run = {fn, arg, backend_wanted()};
-    const char *words[OPTIONS_MAX] = {"test", "--smp", smp, "--io-backend", run.backend};
-    int count = 5;
-    words[count++] = "--log-level";
-    words[count++] = "warn";
-    if (cores > (unsigned)sysconf(_SC_NPROCESSORS_ONLN))
-        words[count++] = "--overprovisioned";
-    for (; options != NULL && *options != NULL && count < OPTIONS_MAX - 1; options++)
-        words[count++] = *options;
-    const struct shoal_program program = {.name = "test", .run = run_checked, .arg = &run};
-    int code = shoal_main(count, (char **)(uintptr_t)words, &program);
-    int failed = atomic_exchange(&failures, 0);
-    if (failed == 0)
-        return code;
     if (in_child)
-        _exit(99);
-    fail_msg("%d expectations did not hold", failed);
-    return code;
+        _exit(SHOAL_TEST_FAILED);
+    fail_msg("%s", text);
 }
 
-int shoal_test_run(unsigned cores, int (*fn)(void *arg), void *arg)
+__attribute__((constructor)) static void tell_cmocka(void)
 {
-    return shoal_test_run_with(cores, NULL, fn, arg);
+    shoal_test_on_failure(end_test);
+}
+
+int shoal_test_run_with(unsigned cores, const char *const *words, int (*fn)(void *arg), void *arg)
+{
+    const struct shoal_test_options options = {
+        .cores = cores, .words = words, .leaks_allowed = true, .signals = true};
+    return shoal_test_run_options(&options, fn, arg);
 }
 
 static SHOAL_NORETURN void be_child(int err, int (*fn)(void *arg), void *arg)

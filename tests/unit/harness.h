@@ -1,6 +1,6 @@
 /*
- * What the unit tests of the runtime share: running a function on a fiber of core 0, expectations
- * that may fail on any core and any stack, and children for what must abort.
+ * What the unit tests of the runtime share beside the harness that users have (shoal/smp/test.h):
+ * its failures told to cmocka, runs with a command line, and children for what must abort.
  *
  * cmocka's assertions jump out of the function that fails, which must not happen on a fiber or on
  * another core: there SHOAL_EXPECT notes the failure and goes on, and the run fails at its end.
@@ -23,6 +23,8 @@
 #include "shoal/runtime/compiler.h"
 #include "shoal/runtime/future.h"
 
+#include "shoal/smp/test.h"
+
 /* In a build with a sanitizer or valgrind a large test does this part of its rounds. */
 #if defined(SHOAL_ASAN) || defined(SHOAL_TSAN)
 #define SHOAL_TEST_SLOWDOWN 10
@@ -31,25 +33,10 @@
 #endif
 
 /*
- * Runs `fn(arg)` on a fiber of core 0 of a program with `cores` cores, with the I/O backend that
- * SHOAL_TEST_IO_BACKEND names, and makes sure that this one runs. Fails the test when an
- * expectation did. Returns the program's exit code.
+ * Runs `fn(arg)` as a program is run, with more words on its command line (NULL ends them; NULL:
+ * none): SIGINT and SIGTERM stop it, and what it leaks is reported without failing the test.
  */
-int shoal_test_run(unsigned cores, int (*fn)(void *arg), void *arg);
-
-/* The same with more words on the command line; NULL ends them. */
-int shoal_test_run_with(unsigned cores, const char *const *options, int (*fn)(void *arg),
-                        void *arg);
-
-#define SHOAL_EXPECT(cond) shoal_test_expect((cond), #cond, __FILE__, __LINE__)
-#define SHOAL_EXPECT_INT(a, b)                                                                     \
-    shoal_test_expect_int((long long)(a), (long long)(b), #a " == " #b, __FILE__, __LINE__)
-
-/* Notes a failure: this place is not to be reached. */
-#define SHOAL_EXPECT_NEVER(text) shoal_test_expect(false, text, __FILE__, __LINE__)
-
-bool shoal_test_expect(bool holds, const char *text, const char *file, int line);
-bool shoal_test_expect_int(long long a, long long b, const char *text, const char *file, int line);
+int shoal_test_run_with(unsigned cores, const char *const *words, int (*fn)(void *arg), void *arg);
 
 struct shoal_test_child {
     int exit_code; /* -1 when a signal ended it */

@@ -25,6 +25,13 @@ static struct shoal_future *pass_on(void *arg, const union shoal_value *in)
     return op_ready(value_take(in));
 }
 
+static int pass_on_fiber(void *arg, const union shoal_value *in, union shoal_value *out)
+{
+    (void)arg;
+    *out = *in;
+    return 0;
+}
+
 static int on_fiber(void *arg, const union shoal_value *in, union shoal_value *out)
 {
     (void)arg;
@@ -136,7 +143,7 @@ static int timeout(void)
 static int late(void)
 {
     int rc = shoal_await(shoal_timeout_leave(op_begin(&ops[0], OP_FAILS), 1000), NULL);
-    op_resolve(&ops[0], 0); /* where there was no memory it was discarded, not cancelled */
+    SHOAL_EXPECT(ops[0].settled); /* where there was no memory it was cancelled */
     return rc == -ETIMEDOUT ? 0 : rc;
 }
 
@@ -179,8 +186,10 @@ static int repeat(void)
 
 static int pipeline(void)
 {
-    const struct shoal_stage stages[] = {{.then_future = pass_on}, {.then_future = pass_on}};
-    return shoal_await(shoal_pipeline(op_ready(1), stages, 2), NULL);
+    const struct shoal_stage stages[] = {{.then_future = pass_on},
+                                         {.fiber = pass_on_fiber, .drop = value_drop},
+                                         {.then_future = pass_on}};
+    return shoal_await(shoal_pipeline(op_ready(1), stages, 3), NULL);
 }
 
 static int retry(void)
@@ -210,6 +219,32 @@ static int nested(void)
         shoal_retry(&(struct shoal_retry){.fn = fail_twice, .attempts = 3}),
         shoal_timeout(shoal_map(&(struct shoal_each){.count = 5, .fn = ready_item}), 1000000000)};
     return shoal_await(shoal_when_all(futures, 2), NULL);
+}
+
+/* Without memory the result waits for the end of what was given. */
+static int timeout_end(void)
+{
+    struct shoal_future *future = shoal_timeout(op_begin(&ops[0], OP_STAYS), 1000000000);
+    bool had_memory = ops[0].cancels == 0;
+    settle_down();
+    SHOAL_EXPECT(shoal_future_is_pending(future) || ops[0].settled);
+    op_resolve(&ops[0], 0);
+    int rc = shoal_await(future, NULL);
+    SHOAL_EXPECT(had_memory || rc == -ENOMEM);
+    return rc;
+}
+
+static int pipeline_end(void)
+{
+    const struct shoal_stage stages[] = {{.then_future = pass_on}};
+    struct shoal_future *future = shoal_pipeline(op_begin(&ops[0], OP_STAYS), stages, 1);
+    bool had_memory = ops[0].cancels == 0;
+    settle_down();
+    SHOAL_EXPECT(shoal_future_is_pending(future) || ops[0].settled);
+    op_resolve(&ops[0], 0);
+    int rc = shoal_await(future, NULL);
+    SHOAL_EXPECT(had_memory || rc == -ENOMEM);
+    return rc;
 }
 
 static int await_any(void)
@@ -302,9 +337,10 @@ static void combinators_each_allocation_may_fail(void **state)
 {
     (void)state;
     static int (*const scenarios[])(void) = {
-        all,    all_large,     any_join,  any_leave,      any_keep,  settled,      timeout,  late,
-        map,    map_on_fibers, filter,    for_each,       reduce,    repeat,       pipeline, retry,
-        shared, nested,        await_any, await_any_keep, await_all, await_timeout};
+        all,         all_large,    any_join,  any_leave,      any_keep,  settled,
+        timeout,     late,         map,       map_on_fibers,  filter,    for_each,
+        reduce,      repeat,       pipeline,  retry,          shared,    nested,
+        timeout_end, pipeline_end, await_any, await_any_keep, await_all, await_timeout};
     for (size_t i = 0; i < SHOAL_ARRAY_SIZE(scenarios); i++) {
         int (*scenario)(void) = scenarios[i];
         check_clean(check_walk, &scenario);

@@ -449,7 +449,7 @@ static void fiber_neither_joined_nor_detached_is_reported_at_stop(void **state)
     (void)state;
     struct shoal_test_child child;
     shoal_test_in_child(&child, run_leave_unjoined, NULL);
-    assert_int_equal(child.exit_code, 0);
+    assert_int_equal(child.exit_code, SHOAL_TEST_FAILED);
     assert_non_null(strstr(child.text, "fiber \"child\" was neither joined nor detached"));
 }
 

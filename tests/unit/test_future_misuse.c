@@ -106,7 +106,7 @@ static void future_never_consumed_is_reported_at_stop(void **state)
     int (*fn)(void *) = forget_one;
     struct shoal_test_child child;
     shoal_test_in_child(&child, run_one_core, &fn);
-    assert_int_equal(child.exit_code, 0);
+    assert_int_equal(child.exit_code, SHOAL_TEST_FAILED);
 #ifdef SHOAL_SLAB_CHECKED
     assert_non_null(strstr(child.text, "future 0x"));
     assert_non_null(strstr(child.text, "was never consumed; made at 0x"));

@@ -2,8 +2,6 @@
 /*
  * Scheduling groups: shares, what runs where, and that nobody is left waiting.
  */
-#include "unit/harness.h"
-
 #include <unistd.h>
 
 #include "shoal/runtime/clock.h"
@@ -14,6 +12,8 @@
 #include "shoal/runtime/scope.h"
 #include "shoal/runtime/task.h"
 #include "shoal/runtime/timer.h"
+
+#include "unit/harness.h"
 
 #define MS SHOAL_NS_PER_MS
 
@@ -280,17 +280,16 @@ static int inside_main(void *arg)
 {
     struct inside *inside = arg;
     SHOAL_EXPECT(shoal_sched_group_self() == inside->group);
-    inside->chained = shoal_then(shoal_then(inside->promise, where, inside->group), where,
-                                 inside->group);
+    inside->chained =
+        shoal_then(shoal_then(inside->promise, where, inside->group), where, inside->group);
     struct shoal_fiber *child;
     SHOAL_EXPECT_INT(shoal_fiber_spawn(&child, check_group, inside->group, "child"), 0);
     SHOAL_EXPECT_INT(shoal_fiber_join(child), 0); /* a child inherits */
     SHOAL_EXPECT_INT(shoal_sleep_ns(1000), 0);
     SHOAL_EXPECT(shoal_sched_group_self() == inside->group);
-    SHOAL_EXPECT_INT(shoal_await(shoal_catch(shoal_future_failed(-EIO, "x"), where_caught,
-                                             inside->group),
-                                 NULL),
-                     0);
+    SHOAL_EXPECT_INT(
+        shoal_await(shoal_catch(shoal_future_failed(-EIO, "x"), where_caught, inside->group), NULL),
+        0);
     return 0;
 }
 

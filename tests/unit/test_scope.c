@@ -2,14 +2,14 @@
 /*
  * Scopes, deadlines and fiber-local data.
  */
-#include "unit/harness.h"
-
 #include "shoal/runtime/clock.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/scope.h"
 
-#define MS SHOAL_NS_PER_MS
+#include "unit/harness.h"
+
+#define MS      SHOAL_NS_PER_MS
 #define HOUR_NS (3600 * SHOAL_NS_PER_S)
 
 struct child {
@@ -430,11 +430,10 @@ static int large_stacks(void *arg)
                      0);
     SHOAL_EXPECT_INT(shoal_yield(), 0);
     struct shoal_fiber *none = NULL;
-    SHOAL_EXPECT_INT(
-        shoal_fiber_spawn_with(&none, deep_main, &few,
-                               &(struct shoal_fiber_options){
-                                   .stack_bytes = SHOAL_FIBER_STACK_MAX + 1}),
-        -EINVAL);
+    SHOAL_EXPECT_INT(shoal_fiber_spawn_with(
+                         &none, deep_main, &few,
+                         &(struct shoal_fiber_options){.stack_bytes = SHOAL_FIBER_STACK_MAX + 1}),
+                     -EINVAL);
     return 0;
 }
 

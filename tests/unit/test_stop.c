@@ -352,7 +352,7 @@ static void stop_wait_ends_by_request_or_signal(void **state)
 {
     (void)state;
     assert_int_equal(shoal_test_run(1, wait_for_request, NULL), 5);
-    assert_int_equal(shoal_test_run(2, wait_for_signal, NULL), 6);
+    assert_int_equal(shoal_test_run_with(2, NULL, wait_for_signal, NULL), 6);
 }
 
 static int wait_for_stop(void *arg)
@@ -399,7 +399,7 @@ static int stop_slowly(void *arg)
 
 static int run_stop_slowly(void *arg)
 {
-    return shoal_test_run(2, stop_slowly, arg);
+    return shoal_test_run_with(2, NULL, stop_slowly, arg);
 }
 
 static void stop_second_signal_ends_at_once(void **state)

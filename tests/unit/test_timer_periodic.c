@@ -2,12 +2,12 @@
 /*
  * Periodic timers, on a wheel whose time the test moves, and on a core.
  */
-#include "unit/harness.h"
-
 #include "shoal/runtime/clock.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/timer_impl.h"
+
+#include "unit/harness.h"
 
 #define TICK (UINT64_C(1) << SHOAL_TIMER_TICK_BITS)
 

@@ -34,7 +34,7 @@ class Report:
             print(json.dumps(row), flush=True)
             return
         ratio = "" if ratio_to_limit is None else f"x{ratio_to_limit:.3f}"
-        print(f"{case:16} {subject:16} {value:10.4g} {unit:8} {ratio:>9}  {text}".rstrip(),
+        print(f"{case:20} {subject:16} {value:10.4g} {unit:8} {ratio:>9}  {text}".rstrip(),
               flush=True)
 
     def heading(self, text):
