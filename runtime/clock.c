@@ -16,9 +16,11 @@
 
 #define CALIBRATION_NS (200 * SHOAL_NS_PER_US)
 #define RENEW_NS       SHOAL_NS_PER_MS
-#define SLOWER_SHIFT   12  /* the rate is made smaller by this part of it */
-#define PAIR_CYCLES    200 /* between the counter before and after the clock, if all went well */
-#define PAIR_TRIES     8
+#define FIRST_AGE_NS   (10 * SHOAL_NS_PER_S) /* by then, what a suspend has spoiled is left behind \
+                                              */
+#define SLOWER_SHIFT 12                      /* the rate is made smaller by this part of it */
+#define PAIR_CYCLES  200 /* between the counter before and after the clock, if all went well */
+#define PAIR_TRIES   8
 
 static uint64_t system_now_ns(const struct shoal_clock *clock)
 {
@@ -81,6 +83,8 @@ void shoal_tsc_init(struct shoal_tsc *tsc)
     while (system_now_ns(NULL) - tsc->first_ns < CALIBRATION_NS)
         ;
     tsc->base_ns = read_pair(&tsc->base_cycles);
+    tsc->next_first_ns = tsc->base_ns;
+    tsc->next_first_cycles = tsc->base_cycles;
     set_rate(tsc, tsc->base_ns, tsc->base_cycles);
     tsc->renew_cycles = shoal_tsc_cycles(tsc, RENEW_NS);
 }
@@ -94,6 +98,12 @@ uint64_t shoal_tsc_renew(struct shoal_tsc *tsc)
     uint64_t told_ns =
         tsc->base_ns + shoal_tsc_ns(tsc, since < tsc->renew_cycles ? since : tsc->renew_cycles);
     set_rate(tsc, now_ns, cycles);
+    if (SHOAL_UNLIKELY(now_ns - tsc->next_first_ns >= FIRST_AGE_NS)) {
+        tsc->first_ns = tsc->next_first_ns;
+        tsc->first_cycles = tsc->next_first_cycles;
+        tsc->next_first_ns = now_ns;
+        tsc->next_first_cycles = cycles;
+    }
     tsc->base_cycles = cycles;
     tsc->base_ns = now_ns > told_ns ? now_ns : told_ns;
     return tsc->base_ns;

@@ -33,8 +33,10 @@ struct shoal_tsc {
     uint64_t base_ns;
     uint64_t ns_per_cycle; /* times 2^32 */
     uint64_t renew_cycles; /* since the base, when it is time to set it right */
-    uint64_t first_cycles; /* the rate is measured from here */
+    uint64_t first_cycles; /* the rate is measured from here: 10 to 20 s ago, or the start */
     uint64_t first_ns;
+    uint64_t next_first_cycles; /* and will be from here */
+    uint64_t next_first_ns;
     bool usable; /* else only the rate is right */
 };
 

@@ -149,8 +149,7 @@ static void look(struct shoal_core *core, bool at_io)
             core->io.ops->poll(core, 0);
     }
     shoal_sched_set_current(core, running);
-    if (core->groups[0].ready.head != NULL)
-        core->ready_groups |= 1;
+    shoal_sched_note_main(core);
 }
 
 /* Long tasks get smaller batches, short ones larger. */

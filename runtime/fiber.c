@@ -324,6 +324,10 @@ static struct shoal_fiber *fiber_make(struct shoal_core *core, shoal_fiber_fn *f
                                       size_t stack_bytes)
 {
     struct shoal_fiber_pool *pool = &core->fibers;
+    SHOAL_DCHECK(group->core == core->id,
+                 "a fiber of core %u in scheduling group \"%s\" of core %u", core->id, group->name,
+                 group->core);
+    SHOAL_DCHECK(group->used, "a fiber in a scheduling group that was freed");
     struct shoal_fiber *fiber = fiber_take(core, stack_bytes);
     if (SHOAL_UNLIKELY(fiber == NULL))
         return NULL;

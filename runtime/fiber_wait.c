@@ -37,8 +37,11 @@ int shoal_fiber_join(struct shoal_fiber *fiber)
     if (fiber->state != SHOAL_FIBER_DONE) {
         fiber->joiner = self;
         shoal_fiber_wait_begin(self, "join", cancel_join, fiber);
-        while (fiber->state != SHOAL_FIBER_DONE)
+        while (fiber->state != SHOAL_FIBER_DONE) {
             shoal_fiber_park(core, self);
+            if (SHOAL_UNLIKELY(shoal_fiber_cancelled_now(self))) /* it may have come meanwhile */
+                shoal_fiber_cancel_with(fiber, self->cancel_code);
+        }
         shoal_fiber_wait_end(self);
     }
     int result = fiber->result;
@@ -174,7 +177,9 @@ int shoal_sleep_until_ns(uint64_t deadline_ns)
     shoal_timer_init(&sleeper.timer, sleeper_fire);
     shoal_timer_arm_at(&sleeper.timer, deadline_ns);
     shoal_fiber_wait_begin(fiber, "sleep", sleeper_cancel, &sleeper);
-    shoal_fiber_park(core, fiber);
+    do {
+        shoal_fiber_park(core, fiber);
+    } while (shoal_timer_armed(&sleeper.timer));
     shoal_fiber_wait_end(fiber);
     return sleeper.cancelled ? fiber->cancel_code : 0;
 }

@@ -6,7 +6,7 @@
  * upstream's outcome, give the upstream back to the slab, and settle the derived one. That is why a
  * chain of any length needs no stack. Where the derived future is consumed by a `then` in its turn,
  * `run_then` goes on with that one itself, as long as the loop would have run another task: a trip
- * through the queue less, and the same order for all that can tell.
+ * through the queue less. It overtakes what is queued by up to a batch.
  */
 #include <errno.h>
 #include <stdarg.h>
@@ -345,9 +345,13 @@ static void wait_settled(struct shoal_core *core, struct shoal_fiber *fiber,
     future->consumer.fiber = fiber;
     fiber->waits_for = "future";
     fiber->waiting_future = future;
-    do {
+    for (;;) {
         shoal_fiber_park(core, fiber);
-    } while (future->state == SHOAL_FUTURE_PENDING);
+        if (SHOAL_LIKELY(future->state != SHOAL_FUTURE_PENDING))
+            break;
+        if (shoal_fiber_cancelled_now(fiber)) /* it may have come while the fiber was to run */
+            shoal_future_cancel(future);
+    }
     fiber->waiting_future = NULL;
     fiber->waits_for = NULL;
 }

@@ -187,7 +187,8 @@ SHOAL_INLINE_COPY struct shoal_future *shoal_then(struct shoal_future *future, s
 
 SHOAL_INLINE_COPY void shoal_discard(struct shoal_future *future)
 {
-    if (SHOAL_LIKELY((future->status & (SHOAL_FUTURE_NOT_FREE | UINT32_C(0xff))) ==
+    if (SHOAL_LIKELY((future->status & (SHOAL_FUTURE_NOT_FREE | UINT32_C(0xff) |
+                                        (uint32_t)SHOAL_FUTURE_CHECKED << 8)) ==
                      SHOAL_FUTURE_PENDING))
         future->consumer_kind = SHOAL_CONSUMER_DISCARD;
     else

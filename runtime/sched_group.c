@@ -64,7 +64,7 @@ void shoal_sched_wake(struct shoal_core *core, struct shoal_sched_group *group,
                       struct shoal_task *task)
 {
     if (SHOAL_UNLIKELY(!group->used)) {
-        shoal_core_post(core, task);
+        shoal_core_post_to(core, &core->groups[0], task);
         return;
     }
     if (group->ready.head == NULL) {
@@ -73,6 +73,16 @@ void shoal_sched_wake(struct shoal_core *core, struct shoal_sched_group *group,
     }
     shoal_task_queue_push(&group->ready, task);
     core->ready_groups |= 1u << group->id;
+}
+
+void shoal_sched_note_main(struct shoal_core *core)
+{
+    struct shoal_sched_group *main = &core->groups[0];
+    if (core->current == main || main->ready.head == NULL || (core->ready_groups & 1u) != 0)
+        return;
+    catch_up(core, main);
+    main->ready_since_cycles = shoal_cycles();
+    core->ready_groups |= 1u;
 }
 
 static struct shoal_sched_group *least_served(struct shoal_core *core, uint32_t ready)
@@ -160,7 +170,7 @@ int shoal_sched_group_free(struct shoal_sched_group *group)
     group->used = false;
     struct shoal_task *task;
     while ((task = shoal_task_queue_take(&group->ready)) != NULL)
-        shoal_core_post(core, task);
+        shoal_core_post_to(core, &core->groups[0], task);
     core->ready_groups &= ~(1u << group->id);
     return 0;
 }

@@ -36,7 +36,8 @@ SHOAL_API int shoal_sched_group_new(struct shoal_sched_group **out, const char *
 
 /*
  * Frees `group`, which must have no fiber left and is not the main one: -EBUSY, -EINVAL.
- * Continuations that were registered in it and come later run in the main group.
+ * Continuations that were registered in it and come later run in the main group, or in one that has
+ * been made since and has taken its place.
  */
 SHOAL_API int shoal_sched_group_free(struct shoal_sched_group *group);
 

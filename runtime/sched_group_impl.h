@@ -50,6 +50,9 @@ void shoal_sched_leave(struct shoal_core *core, uint64_t now_cycles);
 /* Whether any group but the current one waits for its turn. */
 bool shoal_sched_others_wait(const struct shoal_core *core);
 
+/* After work was queued in the main group as if it were current, while another one is. */
+void shoal_sched_note_main(struct shoal_core *core);
+
 /* Queues `task` in a group that is not current. */
 void shoal_sched_wake(struct shoal_core *core, struct shoal_sched_group *group,
                       struct shoal_task *task);

@@ -67,10 +67,10 @@ void shoal_scope_enter(struct shoal_scope *scope, const struct shoal_scope_optio
     if (options == NULL || options->timeout_ns == 0)
         return;
     uint64_t deadline_ns = shoal_deadline_ns(shoal_now_ns(), options->timeout_ns);
-    if (deadline_ns >= scope->deadline_ns)
-        return; /* the one around it comes first, and cancels what is inside as well */
-    scope->deadline_ns = deadline_ns;
+    /* Also where the one around it comes first: in a shield that one may have passed already. */
     shoal_timer_arm_at(&scope->timer, deadline_ns);
+    if (deadline_ns < scope->deadline_ns)
+        scope->deadline_ns = deadline_ns;
 }
 
 static int spawn(struct shoal_scope *scope, struct shoal_fiber *fiber)
@@ -80,9 +80,10 @@ static int spawn(struct shoal_scope *scope, struct shoal_fiber *fiber)
     fiber->parent = scope;
     fiber->deadline_ns = scope->deadline_ns;
     shoal_list_push_back(&scope->children, &fiber->sibling);
-    if (scope->cancelled != 0)
-        shoal_fiber_cancel_with(fiber, scope->cancelled);
-    else if (scope->leaving && shoal_fiber_cancelled_now(scope->owner))
+    for (const struct shoal_scope *around = scope; around != NULL; around = around->outer)
+        if (around->cancelled != 0)
+            shoal_fiber_cancel_with(fiber, around->cancelled);
+    if (scope->leaving && shoal_fiber_cancelled_now(scope->owner))
         shoal_fiber_cancel_with(fiber, scope->owner->cancel_code);
     shoal_fiber_make_ready(shoal_core_self, fiber);
     return 0;
@@ -149,12 +150,12 @@ int shoal_scope_leave(struct shoal_scope *scope)
     SHOAL_CHECK(fiber != NULL && fiber->scope == scope,
                 "a scope is left that is not the innermost of its fiber");
     scope->leaving = true;
-    if (shoal_list_linked(&scope->children)) {
+    while (shoal_list_linked(&scope->children)) {
+        /* Each time round: a cancel may have come while the fiber was about to run. */
         if (shoal_fiber_cancelled_now(fiber))
             cancel_children(scope, fiber->cancel_code);
         shoal_fiber_wait_begin(fiber, "scope", cancel_leave, scope);
-        while (shoal_list_linked(&scope->children))
-            shoal_fiber_park(core, fiber);
+        shoal_fiber_park(core, fiber);
         shoal_fiber_wait_end(fiber);
     }
     shoal_timer_cancel(&scope->timer);

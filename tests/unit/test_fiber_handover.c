@@ -3,8 +3,6 @@
  * Fibers that switch to each other without the loop in between: the order is the queue's, nobody is
  * left out, and what the loop would have looked at is looked at.
  */
-#include "unit/harness.h"
-
 #include <pthread.h>
 
 #include "shoal/runtime/clock.h"
@@ -14,6 +12,8 @@
 #include "shoal/runtime/scope.h"
 
 #include "shoal/smp/submit.h"
+
+#include "unit/harness.h"
 
 static char order[4096];
 static size_t order_len;

@@ -5,10 +5,9 @@
 /* backends: both */
 #include <signal.h>
 
-#include <dirent.h>
 #include <fcntl.h>
-#include <grp.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
