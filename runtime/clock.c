@@ -16,10 +16,11 @@
 
 #define CALIBRATION_NS (200 * SHOAL_NS_PER_US)
 #define RENEW_NS       SHOAL_NS_PER_MS
-#define FIRST_AGE_NS   (10 * SHOAL_NS_PER_S) /* by then, what a suspend has spoiled is left behind \
-                                              */
-#define SLOWER_SHIFT 12                      /* the rate is made smaller by this part of it */
-#define PAIR_CYCLES  200 /* between the counter before and after the clock, if all went well */
+#define FIRST_AGE_NS                                                                               \
+    (10 * SHOAL_NS_PER_S) /* by then, what a suspend has spoiled is left behind                    \
+                           */
+#define SLOWER_SHIFT 12   /* the rate is made smaller by this part of it */
+#define PAIR_CYCLES  200  /* between the counter before and after the clock, if all went well */
 #define PAIR_TRIES   8
 
 static uint64_t system_now_ns(const struct shoal_clock *clock)

@@ -53,8 +53,11 @@ static int long_chain(void *arg)
     chain = (struct long_chain){.stack_low = UINTPTR_MAX, .task.run = take_turn};
     struct shoal_future *first = shoal_future_new();
     struct shoal_future *last = first;
-    for (int i = 0; i < LINKS; i++)
+    for (int i = 0; i < LINKS; i++) {
         last = shoal_then(last, next_link, NULL);
+        if (shoal_need_preempt())
+            (void)shoal_yield();
+    }
     shoal_task_post(&chain.task);
     if (failing)
         shoal_future_fail(first, -EIO, "at the root");

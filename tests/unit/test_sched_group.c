@@ -161,6 +161,37 @@ static void sched_group_that_slept_gets_no_more_than_its_share(void **state)
     shoal_test_run(1, sleep_earns_nothing, NULL);
 }
 
+/* The main group sleeps while another runs, and is woken in the middle of that one's slices: it is
+ * no more behind than any other that has slept. */
+static int main_earns_nothing(void *arg)
+{
+    (void)arg;
+    struct shoal_core *core = shoal_core_self;
+    struct shoal_sched_group *busy = group_new("busy", 100);
+    uint64_t rounds = 0, last_virtual = 0;
+    struct shoal_scope scope;
+    shoal_scope_enter(&scope, NULL);
+    spinning = true;
+    shoal_scope_spawn_with(&scope, spin_main, &rounds,
+                           &(struct shoal_fiber_options){.name = "busy", .group = busy});
+    for (int i = 0; i < 20; i++) {
+        SHOAL_EXPECT_INT(shoal_sleep_ns(5 * MS + (uint64_t)i * 70000), 0);
+        SHOAL_EXPECT(core->virtual_time >= last_virtual); /* it only grows */
+        SHOAL_EXPECT(shoal_sched_group_main()->virtual_time >= core->virtual_time);
+        last_virtual = core->virtual_time;
+    }
+    SHOAL_EXPECT(last_virtual >= busy->virtual_time / 2);
+    spinning = false;
+    SHOAL_EXPECT_INT(shoal_scope_leave(&scope), 0);
+    return 0;
+}
+
+static void sched_group_main_that_slept_gets_no_more_than_its_share(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, main_earns_nothing, NULL), 0);
+}
+
 /* ---- What is looked at while a group never idles ---- */
 
 struct ticker {
@@ -338,6 +369,172 @@ static void sched_group_fibers_and_continuations_run_where_they_were_made(void *
     shoal_test_run(1, runs_where, NULL);
 }
 
+/* ---- Groups that end, and bits ---- */
+
+/* The bit of each group that is not current says whether its queue holds something. */
+static bool bits_hold(void)
+{
+    const struct shoal_core *core = shoal_core_self;
+    for (unsigned id = 0; id < SHOAL_SCHED_GROUPS_MAX; id++) {
+        const struct shoal_sched_group *group = &core->groups[id];
+        if (group == core->current)
+            continue;
+        bool bit = (core->ready_groups & 1u << id) != 0;
+        if (bit != (group->used && group->ready.head != NULL))
+            return false;
+    }
+    return core->hot.ready == &core->current->ready && core->hot.group == core->current->id &&
+           core->hot.then_consumer == (SHOAL_CONSUMER_THEN | core->current->id << 8);
+}
+
+struct wanderer {
+    struct shoal_sched_group **groups;
+    uint64_t seed;
+    uint64_t *steps;
+};
+
+static int note_bits(void *arg, const union shoal_value *in, union shoal_value *out)
+{
+    (void)in;
+    (void)out;
+    SHOAL_EXPECT(shoal_sched_group_self() == arg);
+    SHOAL_EXPECT(bits_hold());
+    return 0;
+}
+
+/* Enters groups at random; some of them have tasks waiting, and others wander as well. */
+static int wander(void *arg)
+{
+    struct wanderer *wanderer = arg;
+    for (int i = 0; i < 300; i++) {
+        uint64_t random = shoal_test_random(&wanderer->seed);
+        struct shoal_sched_group *group = wanderer->groups[random % 4];
+        shoal_sched_group_enter(group);
+        SHOAL_EXPECT(shoal_sched_group_self() == group && bits_hold());
+        if (random >> 8 & 1)
+            shoal_discard(shoal_then(shoal_future_ready(NULL), note_bits, group));
+        if (random >> 9 & 1)
+            SHOAL_EXPECT_INT(shoal_yield(), 0);
+        if ((random >> 10 & 31) == 0)
+            SHOAL_EXPECT_INT(shoal_sleep_ns(random >> 20 & 65535), 0);
+        SHOAL_EXPECT(shoal_sched_group_self() == group && bits_hold());
+        ++*wanderer->steps;
+    }
+    return 0;
+}
+
+static int wanderers(void *arg)
+{
+    (void)arg;
+    struct shoal_sched_group *groups[4] = {shoal_sched_group_main(), group_new("a", 10),
+                                           group_new("b", 100), group_new("c", 1000)};
+    struct wanderer all[8];
+    uint64_t steps = 0;
+    struct shoal_scope scope;
+    shoal_scope_enter(&scope, NULL);
+    for (unsigned i = 0; i < SHOAL_ARRAY_SIZE(all); i++) {
+        all[i] = (struct wanderer){groups, i * 77 + 1, &steps};
+        SHOAL_EXPECT_INT(shoal_scope_spawn(&scope, wander, &all[i], "wanderer"), 0);
+    }
+    SHOAL_EXPECT_INT(shoal_scope_leave(&scope), 0);
+    SHOAL_EXPECT_INT(steps, 300 * SHOAL_ARRAY_SIZE(all));
+    while (groups[1]->ready.head != NULL || groups[2]->ready.head != NULL ||
+           groups[3]->ready.head != NULL) /* what they have left behind */
+        SHOAL_EXPECT_INT(shoal_sleep_ns(1000), 0);
+    SHOAL_EXPECT_INT(stats_of(groups[0]).fibers, 1);
+    for (int i = 1; i < 4; i++)
+        SHOAL_EXPECT_INT(shoal_sched_group_free(groups[i]), 0); /* nobody is counted twice */
+    return 0;
+}
+
+static void sched_group_entered_at_random_keeps_its_invariants(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, wanderers, NULL), 0);
+}
+
+/* Freed while its tasks wait, by a fiber of a third group: they run in the main one. */
+static int freed_with_tasks(void *arg)
+{
+    (void)arg;
+    struct shoal_sched_group *main = shoal_sched_group_main();
+    struct shoal_sched_group *gone = group_new("gone", 1000), *third = group_new("third", 1);
+    struct shoal_future *promise = shoal_future_new(), *ready[3];
+    shoal_sched_group_enter(gone);
+    for (int i = 0; i < 3; i++)
+        ready[i] = shoal_then(shoal_future_ready(NULL), note_bits, main);
+    struct shoal_future *late = shoal_then(promise, note_bits, main);
+    shoal_sched_group_enter(third);
+    SHOAL_EXPECT_INT(shoal_sched_group_free(gone), 0);
+    SHOAL_EXPECT(bits_hold());
+    shoal_future_resolve(promise, NULL);
+    for (int i = 0; i < 3; i++)
+        SHOAL_EXPECT_INT(shoal_await(ready[i], NULL), 0);
+    SHOAL_EXPECT_INT(shoal_await(late, NULL), 0);
+    shoal_sched_group_enter(main);
+    SHOAL_EXPECT_INT(shoal_sched_group_free(third), 0);
+    return 0;
+}
+
+static void sched_group_freed_leaves_its_tasks_to_the_main_group(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, freed_with_tasks, NULL), 0);
+}
+
+/* By a timer in the middle of its slice, which no fiber of it needs. */
+struct freer {
+    struct shoal_timer timer;
+    struct shoal_sched_group *group;
+    bool freed;
+};
+
+static void free_group(struct shoal_timer *timer)
+{
+    struct freer *freer = SHOAL_CONTAINER_OF(timer, struct freer, timer);
+    SHOAL_EXPECT_INT(shoal_sched_group_free(freer->group), 0);
+    freer->freed = true;
+}
+
+static uint64_t task_rounds;
+static const bool *task_over;
+
+static void run_again(struct shoal_task *task)
+{
+    task_rounds++;
+    if (!*task_over)
+        shoal_task_post(task);
+}
+
+static int freed_while_running(void *arg)
+{
+    (void)arg;
+    struct shoal_sched_group *main = shoal_sched_group_main();
+    for (int i = 0; i < 10; i++) {
+        struct freer freer = {.group = group_new("gone", 1000)};
+        struct shoal_task task = {.run = run_again};
+        task_over = &freer.freed;
+        shoal_sched_group_enter(freer.group);
+        shoal_task_post(&task);
+        shoal_sched_group_enter(main);
+        shoal_timer_init(&freer.timer, free_group);
+        shoal_timer_arm(&freer.timer, MS + (uint64_t)i * 30000);
+        while (!freer.freed)
+            SHOAL_EXPECT_INT(shoal_sleep_ns(MS), 0);
+        SHOAL_EXPECT_INT(shoal_yield(), 0);
+        SHOAL_EXPECT_INT(shoal_sleep_ns(1000), 0);
+        SHOAL_EXPECT(bits_hold() && task_rounds > 0);
+    }
+    SHOAL_EXPECT(shoal_sched_group_next(main) == NULL);
+    return 0;
+}
+
+static void sched_group_freed_in_its_own_slice_ends_it(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, freed_while_running, NULL), 0);
+}
+
 static int limits(void *arg)
 {
     (void)arg;
@@ -374,6 +571,10 @@ int main(void)
         cmocka_unit_test(sched_group_that_never_idles_lets_timers_and_io_through),
         cmocka_unit_test(fiber_yields_among_themselves_let_timers_through),
         cmocka_unit_test(sched_group_fibers_and_continuations_run_where_they_were_made),
+        cmocka_unit_test(sched_group_main_that_slept_gets_no_more_than_its_share),
+        cmocka_unit_test(sched_group_entered_at_random_keeps_its_invariants),
+        cmocka_unit_test(sched_group_freed_leaves_its_tasks_to_the_main_group),
+        cmocka_unit_test(sched_group_freed_in_its_own_slice_ends_it),
         cmocka_unit_test(sched_group_limits_are_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
