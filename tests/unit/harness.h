@@ -25,8 +25,8 @@
 
 #include "shoal/smp/test.h"
 
-/* In a build with a sanitizer or valgrind a large test does this part of its rounds. */
-#if defined(SHOAL_ASAN) || defined(SHOAL_TSAN)
+/* With a sanitizer, or on an emulated processor, a large test does this part of its rounds. */
+#if defined(SHOAL_ASAN) || defined(SHOAL_TSAN) || defined(SHOAL_TEST_EMULATED)
 #define SHOAL_TEST_SLOWDOWN 10
 #else
 #define SHOAL_TEST_SLOWDOWN 1

@@ -287,6 +287,36 @@ static void future_inline_and_library_agree_on_every_consumer_and_state(void **s
     assert_int_equal(shoal_test_run(1, every_pair, NULL), 0);
 }
 
+/* ---- Cancel ---- */
+
+static void fail_cancelled(void *ctx)
+{
+    shoal_future_fail(ctx, -ECANCELED, "asked to");
+}
+
+static int cancel_chains(void *arg)
+{
+    (void)arg;
+    for (unsigned mix = 0; mix < MIXES; mix++) {
+        struct shoal_future *root = FORM(mix, 0, make)();
+        shoal_future_on_cancel(root, fail_cancelled, root);
+        struct shoal_future *last = root;
+        for (unsigned i = 0; i < 5; i++) /* links of both forms */
+            last = FORM(mix, i, then)(last, shoal_test_unexpected_then, NULL);
+        shoal_future_cancel(last);
+        SHOAL_EXPECT(!shoal_future_is_pending(root));
+        SHOAL_EXPECT_INT(FORM(mix, 4, await)(last, NULL), -ECANCELED);
+        SHOAL_EXPECT_STR(shoal_error_message(), "asked to");
+    }
+    return 0;
+}
+
+static void future_inline_chain_passes_a_cancel_to_its_root(void **state)
+{
+    (void)state;
+    assert_int_equal(shoal_test_run(1, cancel_chains, NULL), 0);
+}
+
 /* ---- On a cancelled fiber ---- */
 
 static int awaiter(void *arg)
@@ -358,12 +388,14 @@ static int await_in_continuation(void *arg)
     return shoal_await(FORM(*mix, 2, then)(shoal_future_ready(NULL), await_outside, mix), NULL);
 }
 
+#define BY_DISCARD MIXES /* beside the bits of a mix */
+
 static int consume_twice(void *arg)
 {
     unsigned mix = *(unsigned *)arg;
     struct shoal_future *future = FORM(mix, 0, make)();
     (void)FORM(mix, 2, then)(future, pass_on, &then_calls);
-    if ((mix & 8) != 0)
+    if ((mix & BY_DISCARD) != 0)
         FORM(mix, 3, discard)(future);
     else
         (void)FORM(mix, 2, then)(future, pass_on, &then_calls);
@@ -383,18 +415,19 @@ static int run_consume_twice(void *arg)
 static void future_inline_misuse_meets_the_librarys_checks(void **state)
 {
     (void)state;
-    for (unsigned mix = 0; mix < MIXES; mix += 31) {
+    for (unsigned mix = 0; mix < MIXES; mix += MIXES - 1) {
         shoal_test_aborts_with(run_await_in_continuation, &mix, "await outside a fiber");
         shoal_test_aborts_with(run_consume_twice, &mix, "is consumed twice");
+        unsigned discards = mix | BY_DISCARD;
+        shoal_test_aborts_with(run_consume_twice, &discards, "is consumed twice");
     }
-    unsigned mix = 8;
-    shoal_test_aborts_with(run_consume_twice, &mix, "is consumed twice");
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(future_inline_and_library_agree_on_every_consumer_and_state),
+        cmocka_unit_test(future_inline_chain_passes_a_cancel_to_its_root),
         cmocka_unit_test(future_inline_await_sees_the_cancel_of_its_fiber_alone),
         cmocka_unit_test(future_inline_misuse_meets_the_librarys_checks),
     };

@@ -161,6 +161,32 @@ static void sched_group_that_slept_gets_no_more_than_its_share(void **state)
     shoal_test_run(1, sleep_earns_nothing, NULL);
 }
 
+/* The bit of each group that is not current says whether its queue holds something. */
+static bool bits_hold(void)
+{
+    const struct shoal_core *core = shoal_core_self;
+    for (unsigned id = 0; id < SHOAL_SCHED_GROUPS_MAX; id++) {
+        const struct shoal_sched_group *group = &core->groups[id];
+        if (group == core->current)
+            continue;
+        bool bit = (core->ready_groups & 1u << id) != 0;
+        if (bit != (group->used && group->ready.head != NULL))
+            return false;
+    }
+    return core->hot.ready == &core->current->ready && core->hot.group == core->current->id &&
+           core->hot.then_consumer == (SHOAL_CONSUMER_THEN | core->current->id << 8);
+}
+
+static int spin_and_check(void *arg)
+{
+    uint64_t *rounds = arg;
+    while (spinning && SHOAL_EXPECT(bits_hold())) {
+        ++*rounds;
+        shoal_yield();
+    }
+    return 0;
+}
+
 /* The main group sleeps while another runs, and is woken in the middle of that one's slices: it is
  * no more behind than any other that has slept. */
 static int main_earns_nothing(void *arg)
@@ -172,7 +198,7 @@ static int main_earns_nothing(void *arg)
     struct shoal_scope scope;
     shoal_scope_enter(&scope, NULL);
     spinning = true;
-    shoal_scope_spawn_with(&scope, spin_main, &rounds,
+    shoal_scope_spawn_with(&scope, spin_and_check, &rounds,
                            &(struct shoal_fiber_options){.name = "busy", .group = busy});
     for (int i = 0; i < 20; i++) {
         SHOAL_EXPECT_INT(shoal_sleep_ns(5 * MS + (uint64_t)i * 70000), 0);
@@ -181,6 +207,10 @@ static int main_earns_nothing(void *arg)
         last_virtual = core->virtual_time;
     }
     SHOAL_EXPECT(last_virtual >= busy->virtual_time / 2);
+    struct shoal_sched_group *late = group_new("late", 100);
+    shoal_sched_group_enter(late);
+    SHOAL_EXPECT(late->virtual_time >= core->virtual_time);
+    shoal_sched_group_enter(shoal_sched_group_main());
     spinning = false;
     SHOAL_EXPECT_INT(shoal_scope_leave(&scope), 0);
     return 0;
@@ -371,22 +401,6 @@ static void sched_group_fibers_and_continuations_run_where_they_were_made(void *
 
 /* ---- Groups that end, and bits ---- */
 
-/* The bit of each group that is not current says whether its queue holds something. */
-static bool bits_hold(void)
-{
-    const struct shoal_core *core = shoal_core_self;
-    for (unsigned id = 0; id < SHOAL_SCHED_GROUPS_MAX; id++) {
-        const struct shoal_sched_group *group = &core->groups[id];
-        if (group == core->current)
-            continue;
-        bool bit = (core->ready_groups & 1u << id) != 0;
-        if (bit != (group->used && group->ready.head != NULL))
-            return false;
-    }
-    return core->hot.ready == &core->current->ready && core->hot.group == core->current->id &&
-           core->hot.then_consumer == (SHOAL_CONSUMER_THEN | core->current->id << 8);
-}
-
 struct wanderer {
     struct shoal_sched_group **groups;
     uint64_t seed;
@@ -502,6 +516,8 @@ static const bool *task_over;
 static void run_again(struct shoal_task *task)
 {
     task_rounds++;
+    SHOAL_EXPECT_INT(shoal_sched_group_free(shoal_sched_group_self()),
+                     *task_over ? -EINVAL : -EBUSY);
     if (!*task_over)
         shoal_task_post(task);
 }

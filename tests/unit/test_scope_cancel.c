@@ -270,7 +270,9 @@ static int endless_timeout(void *arg)
     SHOAL_EXPECT(shoal_fiber_deadline_ns() == SHOAL_NS_FOREVER);
     SHOAL_EXPECT_INT(shoal_scope_spawn(&scope, child_main, &child, "child"), 0);
     SHOAL_EXPECT_INT(shoal_sleep_ns(MS), 0);
+    SHOAL_EXPECT(shoal_timer_armed(&scope.timer));
     SHOAL_EXPECT_INT(shoal_scope_leave(&scope), 0);
+    SHOAL_EXPECT(!shoal_timer_armed(&scope.timer)); /* it would fire into the dead scope */
     return 0;
 }
 
