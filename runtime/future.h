@@ -15,7 +15,9 @@
  * 4. No call returns NULL: where memory has run out, the result is a future that fails with
  *    -ENOMEM. A continuation that finds none is skipped, and the failure comes when what is before
  *    it in the chain has ended: not earlier, since that may still use the consumer's memory.
- * 5. A value whose consumer is gone is handed to the drop hook that its producer gave.
+ * 5. A value whose consumer is gone is handed to the drop hook that its producer gave. Where a
+ *    value passes through unchanged (catch, finally, the future that then_future returned), so does
+ *    its hook, in place of one that was given to the future after.
  * 6. Futures never leave their core. Debug builds abort on another core's future, on a second
  *    resolve, on a second consume, and report at stop what was never consumed, with its place.
  */

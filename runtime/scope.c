@@ -136,7 +136,7 @@ static void leave_cancel(struct shoal_core *core, struct shoal_fiber *fiber)
 {
     int code = fiber->own_cancel;
     for (const struct shoal_scope *scope = fiber->scope; scope != NULL; scope = scope->outer)
-        if (scope->cancelled != 0)
+        if (code == 0)
             code = scope->cancelled;
     fiber->cancelled = code != 0;
     fiber->cancel_code = (int16_t)code;
