@@ -58,7 +58,7 @@ static int killed_by_signal(void *arg)
 {
     (void)arg;
     struct shoal_process_status status;
-    struct shoal_process *process = start_sh("kill -TERM $$; sleep 60", NULL);
+    struct shoal_process *process = start_sh("kill -TERM $$; sleep 60 >/dev/null 2>&1", NULL);
     SHOAL_EXPECT_INT(shoal_process_wait(process, &status, LONG_NS), 0);
     SHOAL_EXPECT(status.signalled && !status.core_dumped);
     SHOAL_EXPECT_INT(status.signal, SIGTERM);
@@ -553,7 +553,7 @@ static int groups(void *arg)
     /* The whole group: the grandchild holds the pipe, and lets go of it. */
     struct shoal_process_how how = {.out = {SHOAL_PROCESS_PIPE, 0},
                                     .group = SHOAL_PROCESS_GROUP_NEW};
-    struct shoal_process *process = start_sh("sleep 60 & echo up; wait", &how);
+    struct shoal_process *process = start_sh("sleep 60 >/dev/null 2>&1 & echo up; wait", &how);
     char text[8];
     SHOAL_EXPECT_INT(shoal_process_pipe_read(shoal_process_stdout(process), text, sizeof(text)), 3);
     SHOAL_EXPECT_INT(shoal_process_signal_group(process, SIGTERM), 0);
@@ -611,7 +611,7 @@ static int terminate(void *arg)
     shoal_process_free(process);
 
     struct shoal_process_how how = {.out = {SHOAL_PROCESS_PIPE, 0}};
-    process = start_sh("trap '' TERM; echo up; while :; do sleep 60; done", &how);
+    process = start_sh("trap '' TERM; echo up; while :; do sleep 60 >/dev/null 2>&1; done", &how);
     char text[8];
     SHOAL_EXPECT_INT(shoal_process_pipe_read(shoal_process_stdout(process), text, sizeof(text)), 3);
     SHOAL_EXPECT_INT(shoal_process_terminate(process, 5 * SHOAL_NS_PER_MS, &status), 0);
