@@ -166,6 +166,9 @@ static inline void shoal_fiber_wait_end(struct shoal_fiber *fiber)
 /* Takes over `text` as the message of the last failure (NULL: none). */
 void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move);
 
+/* Leaves a text for the running fiber's shoal_error_message(), and returns `code`. */
+int shoal_fiber_explain(int code, const char *fmt, ...) SHOAL_PRINTF(2, 3);
+
 /* fiber_stack.c: memory of stacks. */
 void shoal_stack_reserve(struct shoal_fiber_pool *pool); /* a first batch, if there is memory */
 char *shoal_stack_take(struct shoal_fiber_pool *pool);

@@ -5,10 +5,14 @@
  * it leaves that). `cancelled` and `cancel_code` are the sum of both, kept up to date here.
  */
 #include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
+
+#define EXPLANATION_BYTES_MAX 512
 
 static void check_mine(const struct shoal_fiber *fiber, const char *what)
 {
@@ -136,6 +140,17 @@ void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move)
     if (fiber->message != NULL)
         shoal_text_free(fiber->message);
     fiber->message = text_move;
+}
+
+int shoal_fiber_explain(int code, const char *fmt, ...)
+{
+    char text[EXPLANATION_BYTES_MAX];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    shoal_fiber_set_message(shoal_core_self->fiber, shoal_text_copy(text));
+    return code;
 }
 
 /* ---- Waiting for time ---- */

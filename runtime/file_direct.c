@@ -131,6 +131,6 @@ int shoal_file_explain(const struct shoal_file *file, int code, const char *what
     if (SHOAL_LIKELY(code != -EINVAL || !file->direct))
         return code;
     if (ask(core, file, &need) == 0 && find_fault(&need, text, what, vecs, count, offset_bytes))
-        shoal_fiber_set_message(core->fiber, shoal_text_copy(text));
+        return shoal_fiber_explain(code, "%s", text);
     return code;
 }

@@ -120,20 +120,22 @@ struct shoal_future *shoal_future_new(void)
     return new_at(__builtin_return_address(0));
 }
 
-struct shoal_future *shoal_future_ready_slow(const union shoal_value *value)
+static struct shoal_future *ready_at(const union shoal_value *value, const void *place)
 {
-    struct shoal_future *future = new_at(__builtin_return_address(0));
+    struct shoal_future *future = new_at(place);
     if (!shoal_future_is_immortal(future))
         shoal_future_resolve(future, value);
     return future;
 }
 
+struct shoal_future *shoal_future_ready_slow(const union shoal_value *value)
+{
+    return ready_at(value, __builtin_return_address(0));
+}
+
 struct shoal_future *shoal_future_ready(const union shoal_value *value)
 {
-    struct shoal_future *future = new_at(__builtin_return_address(0));
-    if (!shoal_future_is_immortal(future))
-        shoal_future_resolve(future, value);
-    return future;
+    return ready_at(value, __builtin_return_address(0));
 }
 
 struct shoal_future *shoal_future_failed(int code, const char *fmt, ...)

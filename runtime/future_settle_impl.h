@@ -61,8 +61,6 @@ static inline void shoal_future_post(struct shoal_core *core, struct shoal_futur
 }
 
 /* Makes the outcome of a settled future -ENOMEM. */
-
-/* Makes the outcome of a settled future -ENOMEM. */
 static inline void shoal_future_spoil_outcome(struct shoal_future *future)
 {
     shoal_future_drop_outcome(future);

@@ -208,12 +208,9 @@ static void terminate_text(struct shoal_process_output *output)
 static void explain(const struct reader *out, const struct reader *err, const char *program)
 {
     const struct reader *full = out->full ? out : err;
-    char text[200];
-    if (!full->full)
-        return;
-    snprintf(text, sizeof(text), "%s of \"%.100s\" is over %llu bytes", full->name, program,
-             (unsigned long long)full->bytes_max);
-    shoal_fiber_set_message(shoal_core_self->fiber, shoal_text_copy(text));
+    if (full->full)
+        (void)shoal_fiber_explain(0, "%s of \"%.100s\" is over %llu bytes", full->name, program,
+                                  (unsigned long long)full->bytes_max);
 }
 
 int shoal_process_run(struct shoal_process_result *result, const struct shoal_process_how *how,

@@ -7,7 +7,6 @@
  * 3. The parent's ends of pipes do not block; the child's do, as a program expects.
  */
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +24,6 @@
 
 #define CHILD_STACK_BYTES (64u * 1024) /* the first call of a function may run the linker on it */
 #define PATH_DEFAULT      "/bin:/usr/bin"
-#define TEXT_BYTES_MAX    512
 
 extern char **environ;
 
@@ -42,20 +40,6 @@ struct plan {
     int pidfd;
     pid_t pid;
 };
-
-static int say(int code, const char *fmt, ...) SHOAL_PRINTF(2, 3);
-
-/* Leaves a text for shoal_error_message() and returns `code`. */
-static int say(int code, const char *fmt, ...)
-{
-    char text[TEXT_BYTES_MAX];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    shoal_fiber_set_message(shoal_core_self->fiber, shoal_text_copy(text));
-    return code;
-}
 
 /* ---- The environment ---- */
 
@@ -94,8 +78,9 @@ static int plan_env(struct plan *plan)
         plan->how->env_clear ? NULL : (const char *const *)(uintptr_t)environ;
     for (size_t i = 0; changes != NULL && changes[i] != NULL; i++)
         if (name_len(changes[i]) == 0)
-            return say(-EINVAL, "\"%.100s\" has no name (allowed: \"NAME=value\" and \"NAME\")",
-                       changes[i]);
+            return shoal_fiber_explain(
+                -EINVAL, "\"%.100s\" has no name (allowed: \"NAME=value\" and \"NAME\")",
+                changes[i]);
     plan->env_bytes = (count_strings(inherited) + count_strings(changes) + 1) * sizeof(*plan->env);
     plan->env = shoal_mem_alloc(plan->env_bytes);
     if (plan->env == NULL)
@@ -139,7 +124,7 @@ static int plan_paths(struct plan *plan)
 {
     const char *name = plan->name;
     if (*name == '\0')
-        return say(-ENOENT, "the name of the program is empty");
+        return shoal_fiber_explain(-ENOENT, "the name of the program is empty");
     bool search = strchr(name, '/') == NULL;
     const char *dirs = search ? search_path(plan) : "";
     size_t parts = 1;
@@ -159,7 +144,7 @@ static int plan_paths(struct plan *plan)
         dirs += len + (dirs[len] == ':');
     }
     if (end == plan->paths) /* an empty PATH */
-        return say(-ENOENT, "cannot start \"%.200s\": PATH is empty", name);
+        return shoal_fiber_explain(-ENOENT, "cannot start \"%.200s\": PATH is empty", name);
     *end = '\0';
     plan->child.paths = plan->paths;
     return 0;
@@ -170,23 +155,25 @@ static int plan_paths(struct plan *plan)
 static int check_stdio(const struct shoal_process_stdio_how *how, const char *which, bool is_err)
 {
     if (how->kind > SHOAL_PROCESS_STDOUT || (how->kind == SHOAL_PROCESS_STDOUT && !is_err))
-        return say(-EINVAL, "%s: kind %d is not allowed here", which, (int)how->kind);
+        return shoal_fiber_explain(-EINVAL, "%s: kind %d is not allowed here", which,
+                                   (int)how->kind);
     return 0;
 }
 
 static int check_fds(const struct shoal_process_how *how)
 {
     if (how->fd_count > SHOAL_PROCESS_FDS_MAX)
-        return say(-EINVAL, "%zu descriptors for the child (allowed: up to %d)", how->fd_count,
-                   SHOAL_PROCESS_FDS_MAX);
+        return shoal_fiber_explain(-EINVAL, "%zu descriptors for the child (allowed: up to %d)",
+                                   how->fd_count, SHOAL_PROCESS_FDS_MAX);
     for (size_t i = 0; i < how->fd_count; i++) {
         if (how->fds[i].child_fd < 3)
-            return say(-EINVAL, "descriptor %d of the child is given twice (allowed: 3 and more)",
-                       how->fds[i].child_fd);
+            return shoal_fiber_explain(
+                -EINVAL, "descriptor %d of the child is given twice (allowed: 3 and more)",
+                how->fds[i].child_fd);
         for (size_t j = 0; j < i; j++)
             if (how->fds[i].child_fd == how->fds[j].child_fd)
-                return say(-EINVAL, "descriptor %d of the child is given twice",
-                           how->fds[i].child_fd);
+                return shoal_fiber_explain(-EINVAL, "descriptor %d of the child is given twice",
+                                           how->fds[i].child_fd);
     }
     return 0;
 }
@@ -194,11 +181,12 @@ static int check_fds(const struct shoal_process_how *how)
 static int check_how(const struct shoal_process_how *how)
 {
     if (how->argv == NULL || how->argv[0] == NULL)
-        return say(-EINVAL, "argv is empty (allowed: at least the name of the program)");
+        return shoal_fiber_explain(-EINVAL,
+                                   "argv is empty (allowed: at least the name of the program)");
     if (how->group > SHOAL_PROCESS_SESSION)
-        return say(-EINVAL, "group %d is not known", (int)how->group);
+        return shoal_fiber_explain(-EINVAL, "group %d is not known", (int)how->group);
     if (how->on_free > SHOAL_PROCESS_LEAVE)
-        return say(-EINVAL, "on_free %d is not known", (int)how->on_free);
+        return shoal_fiber_explain(-EINVAL, "on_free %d is not known", (int)how->on_free);
     int rc = check_stdio(&how->in, "in", false);
     rc = rc == 0 ? check_stdio(&how->out, "out", false) : rc;
     rc = rc == 0 ? check_stdio(&how->err, "err", true) : rc;
@@ -340,20 +328,22 @@ static int explain(const struct plan *plan, int rc)
     if (child->error == 0 && (rc == -ECANCELED || rc == -ETIMEDOUT))
         return rc;
     if (child->error == 0)
-        return say(rc, "cannot start \"%.200s\": %s", name, why);
+        return shoal_fiber_explain(rc, "cannot start \"%.200s\": %s", name, why);
     switch (child->stage) {
     case SHOAL_PROCESS_AT_DESCRIPTOR:
-        return say(rc, "cannot start \"%.200s\": descriptor %d: %s", name, child->culprit, why);
+        return shoal_fiber_explain(rc, "cannot start \"%.200s\": descriptor %d: %s", name,
+                                   child->culprit, why);
     case SHOAL_PROCESS_AT_GROUP:
-        return say(rc, "cannot start \"%.200s\" in a group of its own: %s", name, why);
+        return shoal_fiber_explain(rc, "cannot start \"%.200s\" in a group of its own: %s", name,
+                                   why);
     case SHOAL_PROCESS_AT_USER:
-        return say(rc, "cannot start \"%.200s\" as user %u, group %u: %s", name, child->user->uid,
-                   child->user->gid, why);
+        return shoal_fiber_explain(rc, "cannot start \"%.200s\" as user %u, group %u: %s", name,
+                                   child->user->uid, child->user->gid, why);
     case SHOAL_PROCESS_AT_DIRECTORY:
-        return say(rc, "cannot start \"%.200s\" in directory \"%.200s\": %s", name,
-                   child->directory, why);
+        return shoal_fiber_explain(rc, "cannot start \"%.200s\" in directory \"%.200s\": %s", name,
+                                   child->directory, why);
     default:
-        return say(rc, "cannot run \"%.200s\": %s", name, why);
+        return shoal_fiber_explain(rc, "cannot run \"%.200s\": %s", name, why);
     }
 }
 

@@ -12,7 +12,6 @@
 #include "shoal/runtime/watch.h"
 
 #include <errno.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -26,9 +25,8 @@
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/watch_impl.h"
 
-#define AWAY_NS        (20 * SHOAL_NS_PER_MS)
-#define TEXT_BYTES_MAX 512
-#define NONE_THERE     2 /* of step() */
+#define AWAY_NS    (20 * SHOAL_NS_PER_MS)
+#define NONE_THERE 2 /* of step() */
 
 static const struct {
     uint32_t kind;
@@ -59,20 +57,6 @@ static uint32_t kinds_of_mask(uint32_t mask)
         if ((mask & kinds[i].mask) != 0)
             found |= kinds[i].kind;
     return found;
-}
-
-static int say(int code, const char *fmt, ...) SHOAL_PRINTF(2, 3);
-
-/* Leaves a text for shoal_error_message() and returns `code`. */
-static int say(int code, const char *fmt, ...)
-{
-    char text[TEXT_BYTES_MAX];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
-    shoal_fiber_set_message(shoal_core_self->fiber, shoal_text_copy(text));
-    return code;
 }
 
 static struct shoal_fiber *check_mine(const struct shoal_watch *watch, const char *what)
@@ -111,9 +95,11 @@ int shoal_watch_new(struct shoal_watch **out)
     }
     shoal_mem_free(watch, sizeof(*watch));
     if (rc == -EMFILE)
-        return say(rc, "no inotify instance: the limit fs.inotify.max_user_instances of this user, "
-                       "or that of the process's descriptors (ulimit -n), is reached");
-    return rc == -ENOMEM ? rc : say(rc, "no inotify instance: %s", shoal_error_text(rc));
+        return shoal_fiber_explain(
+            rc, "no inotify instance: the limit fs.inotify.max_user_instances of this user, "
+                "or that of the process's descriptors (ulimit -n), is reached");
+    return rc == -ENOMEM ? rc
+                         : shoal_fiber_explain(rc, "no inotify instance: %s", shoal_error_text(rc));
 }
 
 static int close_descriptor(void *arg)
@@ -161,15 +147,17 @@ static int explain(const char *path, int code)
     case -ENOMEM:
         return code;
     case -ENOSPC:
-        return say(code,
-                   "cannot watch \"%.200s\": the limit fs.inotify.max_user_watches of this "
-                   "user is reached",
-                   path);
+        return shoal_fiber_explain(
+            code,
+            "cannot watch \"%.200s\": the limit fs.inotify.max_user_watches of this "
+            "user is reached",
+            path);
     case -EEXIST:
-        return say(code, "cannot watch \"%.200s\": it is watched already, by this name or another",
-                   path);
+        return shoal_fiber_explain(
+            code, "cannot watch \"%.200s\": it is watched already, by this name or another", path);
     default:
-        return say(code, "cannot watch \"%.200s\": %s", path, shoal_error_text(code));
+        return shoal_fiber_explain(code, "cannot watch \"%.200s\": %s", path,
+                                   shoal_error_text(code));
     }
 }
 
@@ -266,8 +254,9 @@ int shoal_watch_add(struct shoal_watch *watch, const char *path, const struct sh
     if (how == NULL)
         how = &defaults;
     if ((how->kinds & ~KINDS_ALL) != 0)
-        return say(-EINVAL, "kinds 0x%x are not to be asked for (allowed: any of 0x%x)",
-                   how->kinds & ~KINDS_ALL, KINDS_ALL);
+        return shoal_fiber_explain(-EINVAL,
+                                   "kinds 0x%x are not to be asked for (allowed: any of 0x%x)",
+                                   how->kinds & ~KINDS_ALL, KINDS_ALL);
     if (strlen(path) >= PATH_MAX)
         return explain("", -ENAMETOOLONG);
     struct shoal_watch_root *root = root_new(watch, path, how);

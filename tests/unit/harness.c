@@ -91,3 +91,20 @@ int shoal_test_unexpected_then(void *arg, const union shoal_value *in, union sho
     SHOAL_EXPECT_NEVER("this continuation is to be skipped");
     return 0;
 }
+
+struct fiber_run {
+    unsigned cores;
+    int (*fn)(void *arg);
+};
+
+static int run_fiber(void *arg)
+{
+    const struct fiber_run *run = arg;
+    return shoal_test_run(run->cores, run->fn, NULL);
+}
+
+void shoal_test_fiber_aborts_with(unsigned cores, int (*fn)(void *arg), const char *text)
+{
+    struct fiber_run run = {cores, fn};
+    shoal_test_aborts_with(run_fiber, &run, text);
+}

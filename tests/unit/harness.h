@@ -50,6 +50,9 @@ void shoal_test_in_child(struct shoal_test_child *child, int (*fn)(void *arg), v
 /* Fails the test unless the child was ended by abort() with `text` on its standard error. */
 void shoal_test_aborts_with(int (*fn)(void *arg), void *arg, const char *text);
 
+/* The same of `fn(NULL)` on a fiber of core 0 of a program with `cores` cores. */
+void shoal_test_fiber_aborts_with(unsigned cores, int (*fn)(void *arg), const char *text);
+
 /* Numbers that are the same in every run. */
 static inline uint64_t shoal_test_random(uint64_t *state)
 {

@@ -82,4 +82,17 @@ static inline bool http_expect_text(const char *text, const char *wanted, const 
         http_expect_text(text_, wanted, __FILE__, __LINE__);                                       \
     } while (0)
 
+/* A handler that sends the body back piece by piece, chunked. */
+static inline int stream_back(struct shoal_http_request *request, void *arg)
+{
+    (void)arg;
+    struct shoal_str piece;
+    int rc = shoal_http_set_header(request, "X-Echo", "yes");
+    if (rc == 0)
+        rc = shoal_http_begin(request, 200, NULL, SHOAL_HTTP_CHUNKED);
+    while (rc == 0 && (rc = shoal_http_body_read(request, &piece)) > 0)
+        rc = shoal_http_write(request, piece.ptr, piece.len);
+    return rc;
+}
+
 #endif

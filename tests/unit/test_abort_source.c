@@ -368,15 +368,10 @@ static int end_subscribed(void *arg)
     return 0;
 }
 
-static int run_end_subscribed(void *arg)
-{
-    return shoal_test_run(1, end_subscribed, arg);
-}
-
 static void abort_source_end_with_a_subscriber_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_end_subscribed, NULL, "while somebody is subscribed");
+    shoal_test_fiber_aborts_with(1, end_subscribed, "while somebody is subscribed");
 }
 
 int main(void)

@@ -130,15 +130,10 @@ static int make_empty(void *arg)
     return 0;
 }
 
-static int run_make_empty(void *arg)
-{
-    return shoal_test_run(1, make_empty, arg);
-}
-
 static void barrier_of_nobody_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_make_empty, NULL, "a barrier of no parties");
+    shoal_test_fiber_aborts_with(1, make_empty, "a barrier of no parties");
 }
 
 int main(void)

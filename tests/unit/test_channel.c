@@ -546,15 +546,10 @@ static int end_with_untaken(void *arg)
     return 0;
 }
 
-static int run_end_with_untaken(void *arg)
-{
-    return shoal_test_run(1, end_with_untaken, arg);
-}
-
 static void channel_end_with_a_message_not_taken_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_end_with_untaken, NULL, "that was not taken");
+    shoal_test_fiber_aborts_with(1, end_with_untaken, "that was not taken");
 }
 
 int main(void)

@@ -413,18 +413,11 @@ static int give_twice(void *arg)
     return 0;
 }
 
-static int run_alone(void *arg)
-{
-    return shoal_test_run(1, *(int (**)(void *))arg, NULL);
-}
-
 static void when_all_misuse_aborts_with_a_message(void **state)
 {
     (void)state;
-    int (*fn)(void *) = give_null;
-    shoal_test_aborts_with(run_alone, &fn, "was given NULL in place of a future");
-    fn = give_twice;
-    shoal_test_aborts_with(run_alone, &fn, "is consumed twice");
+    shoal_test_fiber_aborts_with(1, give_null, "was given NULL in place of a future");
+    shoal_test_fiber_aborts_with(1, give_twice, "is consumed twice");
 }
 
 int main(void)

@@ -303,15 +303,10 @@ static int wait_unlocked(void *arg)
     return shoal_condition_wait(&condition, &mutex, FOREVER);
 }
 
-static int run_wait_unlocked(void *arg)
-{
-    return shoal_test_run(1, wait_unlocked, arg);
-}
-
 static void condition_wait_without_its_mutex_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_wait_unlocked, NULL, "without its mutex");
+    shoal_test_fiber_aborts_with(1, wait_unlocked, "without its mutex");
 }
 
 int main(void)

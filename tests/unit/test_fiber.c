@@ -421,11 +421,6 @@ static int join_itself(void *arg)
     return shoal_fiber_join(shoal_fiber_self());
 }
 
-static int run_join_itself(void *arg)
-{
-    return shoal_test_run(1, join_itself, arg);
-}
-
 static int leave_unjoined(void *arg)
 {
     (void)arg;
@@ -441,7 +436,7 @@ static int run_leave_unjoined(void *arg)
 static void fiber_join_of_itself_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_join_itself, NULL, "");
+    shoal_test_fiber_aborts_with(1, join_itself, "");
 }
 
 static void fiber_neither_joined_nor_detached_is_reported_at_stop(void **state)

@@ -177,18 +177,11 @@ static int end_occupied(void *arg)
     return 0;
 }
 
-static int in_program(void *arg)
-{
-    return shoal_test_run(1, *(shoal_fiber_fn **)arg, NULL);
-}
-
 static void gate_misuse_aborts_with_a_message(void **state)
 {
     (void)state;
-    shoal_fiber_fn *fn = leave_unentered;
-    shoal_test_aborts_with(in_program, &fn, "more have left than entered");
-    fn = end_occupied;
-    shoal_test_aborts_with(in_program, &fn, "ends while 1 are inside");
+    shoal_test_fiber_aborts_with(1, leave_unentered, "more have left than entered");
+    shoal_test_fiber_aborts_with(1, end_occupied, "ends while 1 are inside");
 }
 
 int main(void)

@@ -31,19 +31,6 @@ static int whole(struct shoal_http_request *request, void *arg)
     return shoal_http_reply(request, 200, "text/plain", body.ptr, body.len);
 }
 
-/* Piece by piece, chunked. */
-static int stream_back(struct shoal_http_request *request, void *arg)
-{
-    (void)arg;
-    struct shoal_str piece;
-    int rc = shoal_http_set_header(request, "X-Echo", "yes");
-    if (rc == 0)
-        rc = shoal_http_begin(request, 200, NULL, SHOAL_HTTP_CHUNKED);
-    while (rc == 0 && (rc = shoal_http_body_read(request, &piece)) > 0)
-        rc = shoal_http_write(request, piece.ptr, piece.len);
-    return rc;
-}
-
 static int sleep_result;
 
 static int sleeper(struct shoal_http_request *request, void *arg)

@@ -358,11 +358,6 @@ static int advance_anyway(void *arg)
     return shoal_test_clock_advance(1);
 }
 
-static int run_advance_on_system_clock(void *arg)
-{
-    return shoal_test_run(1, advance_anyway, arg);
-}
-
 static int advance_outside_a_run(void *arg)
 {
     (void)arg;
@@ -385,7 +380,7 @@ static int run_advance_twice(void *arg)
 static void wrong_use_of_the_clock_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_advance_on_system_clock, NULL, "manual clock");
+    shoal_test_fiber_aborts_with(1, advance_anyway, "manual clock");
     shoal_test_aborts_with(advance_outside_a_run, NULL, "on a fiber");
     shoal_test_aborts_with(run_advance_twice, NULL, "one fiber at a time");
 }

@@ -294,11 +294,6 @@ static int free_on_other_core(void *arg)
     return shoal_await(shoal_submit_to(1, free_here, memory), NULL);
 }
 
-static int run_free_on_other_core(void *arg)
-{
-    return shoal_test_run(2, free_on_other_core, arg);
-}
-
 static int free_with_wrong_size(void *arg)
 {
     (void)arg;
@@ -326,7 +321,7 @@ static int free_foreign(void *arg)
 static void mem_free_on_other_core_aborts_naming_both(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_free_on_other_core, NULL, "of core 0 is freed on core 1");
+    shoal_test_fiber_aborts_with(2, free_on_other_core, "of core 0 is freed on core 1");
 }
 
 static void mem_free_with_wrong_size_aborts(void **state)

@@ -231,15 +231,10 @@ static int start_itself(void *arg)
     return run_itself(arg);
 }
 
-static int run_start_itself(void *arg)
-{
-    return shoal_test_run(1, start_itself, arg);
-}
-
 static void once_within_itself_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_start_itself, NULL, "that it runs itself");
+    shoal_test_fiber_aborts_with(1, start_itself, "that it runs itself");
 }
 
 int main(void)

@@ -798,20 +798,12 @@ static int close_under_a_fiber(void *arg)
     return 0;
 }
 
-static int run_one(void *arg)
-{
-    return shoal_test_run(1, *(int (**)(void *))arg, NULL);
-}
-
 static void process_misuse_aborts(void **state)
 {
     (void)state;
-    int (*fn)(void *) = free_under_a_fiber;
-    shoal_test_aborts_with(run_one, &fn, "is freed while a fiber waits for it");
-    fn = read_twice;
-    shoal_test_aborts_with(run_one, &fn, "a read of a pipe that another fiber uses");
-    fn = close_under_a_fiber;
-    shoal_test_aborts_with(run_one, &fn, "a pipe is closed while a fiber uses it");
+    shoal_test_fiber_aborts_with(1, free_under_a_fiber, "is freed while a fiber waits for it");
+    shoal_test_fiber_aborts_with(1, read_twice, "a read of a pipe that another fiber uses");
+    shoal_test_fiber_aborts_with(1, close_under_a_fiber, "a pipe is closed while a fiber uses it");
 }
 
 int main(void)

@@ -271,11 +271,6 @@ static int end_locked(void *arg)
     return 0;
 }
 
-static int in_program(void *arg)
-{
-    return shoal_test_run(1, *(shoal_fiber_fn **)arg, NULL);
-}
-
 static void rwlock_misuse_aborts_with_a_message(void **state)
 {
     (void)state;
@@ -288,10 +283,8 @@ static void rwlock_misuse_aborts_with_a_message(void **state)
         {downgrade_unlocked, "downgrade, and nobody writes"},
         {end_locked, "ends while it is locked"},
     };
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(cases); i++) {
-        shoal_fiber_fn *fn = cases[i].fn;
-        shoal_test_aborts_with(in_program, &fn, cases[i].text);
-    }
+    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(cases); i++)
+        shoal_test_fiber_aborts_with(1, cases[i].fn, cases[i].text);
 }
 
 int main(void)

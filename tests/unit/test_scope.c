@@ -7,25 +7,7 @@
 #include "shoal/runtime/fiber.h"
 #include "shoal/runtime/scope.h"
 
-#include "unit/harness.h"
-
-#define MS      SHOAL_NS_PER_MS
-#define HOUR_NS (3600 * SHOAL_NS_PER_S)
-
-struct child {
-    uint64_t sleep_ns;
-    int result; /* returned when the sleep was not cancelled */
-    int ended;  /* how often it has returned */
-    int slept;  /* what the sleep said */
-};
-
-static int child_main(void *arg)
-{
-    struct child *child = arg;
-    child->slept = shoal_sleep_ns(child->sleep_ns);
-    child->ended++;
-    return child->slept != 0 ? child->slept : child->result;
-}
+#include "unit/scope_check.h"
 
 static int leave_waits(void *arg)
 {
@@ -308,15 +290,10 @@ static int leak_scope(void *arg)
     return 0;
 }
 
-static int run_leak_scope(void *arg)
-{
-    return shoal_test_run(1, leak_scope, arg);
-}
-
 static void scope_not_left_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_leak_scope, NULL, "returns from within a scope");
+    shoal_test_fiber_aborts_with(1, leak_scope, "returns from within a scope");
 }
 
 static int cross_scopes(void *arg)
@@ -328,15 +305,10 @@ static int cross_scopes(void *arg)
     return shoal_scope_leave(&outer);
 }
 
-static int run_cross_scopes(void *arg)
-{
-    return shoal_test_run(1, cross_scopes, arg);
-}
-
 static void scope_left_out_of_order_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_cross_scopes, NULL, "not the innermost");
+    shoal_test_fiber_aborts_with(1, cross_scopes, "not the innermost");
 }
 
 /* ---- Fiber-local data ---- */

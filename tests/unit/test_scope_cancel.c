@@ -8,25 +8,7 @@
 #include "shoal/runtime/future.h"
 #include "shoal/runtime/scope.h"
 
-#include "unit/harness.h"
-
-#define MS      SHOAL_NS_PER_MS
-#define HOUR_NS (3600 * SHOAL_NS_PER_S)
-
-struct child {
-    uint64_t sleep_ns;
-    int result; /* returned when the sleep was not cancelled */
-    int ended;  /* how often it has returned */
-    int slept;  /* what the sleep said */
-};
-
-static int child_main(void *arg)
-{
-    struct child *child = arg;
-    child->slept = shoal_sleep_ns(child->sleep_ns);
-    child->ended++;
-    return child->slept != 0 ? child->slept : child->result;
-}
+#include "unit/scope_check.h"
 
 static int cancel_then_sleep(void *arg)
 {

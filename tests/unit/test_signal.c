@@ -561,18 +561,12 @@ static int unsubscribe_twice(void *arg)
     return 0;
 }
 
-static int run_one(void *arg)
-{
-    return shoal_test_run(1, *(int (**)(void *))arg, NULL);
-}
-
 static void signal_misuse_aborts(void **state)
 {
     (void)state;
-    int (*fn)(void *) = unsubscribe_under_a_fiber;
-    shoal_test_aborts_with(run_one, &fn, "signal 10 is unsubscribed while a fiber waits for it");
-    fn = unsubscribe_twice;
-    shoal_test_aborts_with(run_one, &fn, "signal 10, which is not subscribed to");
+    shoal_test_fiber_aborts_with(1, unsubscribe_under_a_fiber,
+                                 "signal 10 is unsubscribed while a fiber waits for it");
+    shoal_test_fiber_aborts_with(1, unsubscribe_twice, "signal 10, which is not subscribed to");
 }
 
 #ifdef SHOAL_DEBUG
@@ -589,16 +583,11 @@ static int wait_on_another_core(void *arg)
     return shoal_await(shoal_submit_fiber_to(1, wait_shared_elsewhere, NULL), NULL);
 }
 
-static int run_two(void *arg)
-{
-    return shoal_test_run(2, *(int (**)(void *))arg, NULL);
-}
-
 static void signal_of_another_core_aborts(void **state)
 {
     (void)state;
-    int (*fn)(void *) = wait_on_another_core;
-    shoal_test_aborts_with(run_two, &fn, "a wait of signal 10 of core 0 on core 1");
+    shoal_test_fiber_aborts_with(2, wait_on_another_core,
+                                 "a wait of signal 10 of core 0 on core 1");
 }
 #endif
 

@@ -356,15 +356,10 @@ static int wait_outside(void *arg)
     return shoal_yield();
 }
 
-static int run_wait_outside(void *arg)
-{
-    return shoal_test_run(1, wait_outside, arg);
-}
-
 static void sync_wait_outside_a_fiber_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_wait_outside, NULL, "acquire of a semaphore outside a fiber");
+    shoal_test_fiber_aborts_with(1, wait_outside, "acquire of a semaphore outside a fiber");
 }
 
 #ifdef SHOAL_DEBUG

@@ -136,15 +136,10 @@ static int period_zero(void *arg)
     return 0;
 }
 
-static int run_period_zero(void *arg)
-{
-    return shoal_test_run(1, period_zero, arg);
-}
-
 static void timer_periodic_period_of_zero_aborts(void **state)
 {
     (void)state;
-    shoal_test_aborts_with(run_period_zero, NULL, "period of 0");
+    shoal_test_fiber_aborts_with(1, period_zero, "period of 0");
 }
 
 int main(void)

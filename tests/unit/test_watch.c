@@ -837,18 +837,12 @@ static int wait_twice(void *arg)
     return next_long(watch);
 }
 
-static int run_one(void *arg)
-{
-    return shoal_test_run(1, *(int (**)(void *))arg, NULL);
-}
-
 static void watch_misuse_aborts(void **state)
 {
     (void)state;
-    int (*fn)(void *) = free_while_waiting;
-    shoal_test_aborts_with(run_one, &fn, "a watch is freed while a fiber waits for it");
-    fn = wait_twice;
-    shoal_test_aborts_with(run_one, &fn, "two fibers wait for a watch");
+    shoal_test_fiber_aborts_with(1, free_while_waiting,
+                                 "a watch is freed while a fiber waits for it");
+    shoal_test_fiber_aborts_with(1, wait_twice, "two fibers wait for a watch");
 }
 
 #define WATCH_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
