@@ -34,6 +34,11 @@
 #define BATCH_MAX  32
 #define LOOK_NS    (4 * SHOAL_NS_PER_US)
 #define IO_LOOK_NS (100 * SHOAL_NS_PER_US)
+#define IO_REST_NS (5 * SHOAL_NS_PER_US)
+
+#define SPIN_CLOCK_ROUNDS 32
+#define SPIN_EAGER_ROUNDS 256
+#define SPIN_SHARE_MIN    32
 
 __thread struct shoal_core *shoal_core_self;
 
@@ -220,6 +225,14 @@ static bool may_sleep(struct shoal_core *core)
     return !work;
 }
 
+/* Whether an idle core looks for messages for a while rather than sleep. */
+static bool spins(const struct shoal_core *core)
+{
+    if (SHOAL_UNLIKELY(core->clock->wait_ns != NULL))
+        return false; /* it may stand still */
+    return core->now_ns - core->last_active_ns < core->spin_ns || core->config.poll_mode;
+}
+
 /* How long this turn's I/O phase may wait: 0 while there is anything else to do. */
 static uint64_t idle_wait_ns(struct shoal_core *core)
 {
@@ -228,24 +241,75 @@ static uint64_t idle_wait_ns(struct shoal_core *core)
     uint64_t next_ns = shoal_timer_wheel_next_ns(&core->timers);
     if (SHOAL_UNLIKELY(core->clock->wait_ns != NULL))
         return core->clock->wait_ns(core->clock, core, next_ns);
-    if (next_ns <= core->now_ns || core->config.poll_mode)
-        return 0;
-    /* Messages came or went just now: an answer by spinning beats a sleep and a wake-up. */
-    if (core->now_ns - core->last_active_ns < core->config.idle_poll_ns)
+    if (next_ns <= core->now_ns)
         return 0;
     return next_ns == SHOAL_NS_FOREVER ? SHOAL_NS_FOREVER : next_ns - core->now_ns;
+}
+
+/* Looks at I/O without waiting; not often where each look is a system call. */
+static void look_at_io(struct shoal_core *core)
+{
+    const struct shoal_io_ops *ops = core->io.ops;
+    if (!ops->pending_known && core->now_ns - core->io_looked_ns < IO_REST_NS)
+        return;
+    if (!ops->pending(core))
+        return;
+    core->io_looked_ns = core->now_ns;
+    ops->poll(core, 0);
+}
+
+static inline void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+/*
+ * Nothing is ready, but messages came or went just now: an answer by spinning beats a sleep and a
+ * wake-up. Looks at messages until one brings work, or `spin_ns` after the last one, or until
+ * `wait_ns` are over. How long is worth it is learned: a spin in vain halves it.
+ */
+static void spin(struct shoal_core *core, uint64_t wait_ns)
+{
+    const uint64_t end_ns = wait_ns < SHOAL_NS_FOREVER - core->now_ns ? core->now_ns + wait_ns
+                                                                      : SHOAL_NS_FOREVER;
+    look_at_io(core);
+    for (unsigned round = 1; !anything_ready(core) && !core->quit; round++) {
+        poll_messages(core);
+        if (round % SPIN_CLOCK_ROUNDS == 0) {
+            shoal_core_read_clock(core);
+            core->stall.progress++;
+            look_at_io(core);
+            if (core->now_ns >= end_ns)
+                return;
+            if (!spins(core)) {
+                core->spin_ns = core->spin_ns / 2 + core->config.idle_poll_ns / SPIN_SHARE_MIN;
+                return;
+            }
+        }
+        if (round > SPIN_EAGER_ROUNDS)
+            relax();
+    }
+    core->spin_ns = core->config.idle_poll_ns;
 }
 
 static void io_phase(struct shoal_core *core)
 {
     uint64_t wait_ns = idle_wait_ns(core);
-    if (wait_ns == 0 || !may_sleep(core)) {
-        core->io.ops->poll(core, 0);
-        return;
+    if (wait_ns == 0) {
+        look_at_io(core);
+    } else if (spins(core)) {
+        spin(core, wait_ns);
+    } else if (may_sleep(core)) {
+        core->counters.sleeps++;
+        core->io.ops->poll(core, wait_ns);
+        atomic_store_explicit(&core->shared.asleep, false, memory_order_relaxed);
+    } else {
+        look_at_io(core);
     }
-    core->counters.sleeps++;
-    core->io.ops->poll(core, wait_ns);
-    atomic_store_explicit(&core->shared.asleep, false, memory_order_relaxed);
 }
 
 static void turn(struct shoal_core *core)
@@ -300,6 +364,7 @@ int shoal_core_init(struct shoal_core *core, const struct shoal_core_config *con
     core->io_look_cycles = shoal_tsc_cycles(&core->tsc, IO_LOOK_NS);
     core->look_cycles = shoal_tsc_cycles(&core->tsc, LOOK_NS);
     core->batch = BATCH_MAX;
+    core->spin_ns = config->idle_poll_ns;
     shoal_core_self = core;
     shoal_context_core = (int)config->id;
     shoal_mem_init(&core->mem, config->memory_limit_bytes);
@@ -343,6 +408,8 @@ unsigned shoal_core_deinit(struct shoal_core *core)
         if (core->layer_end[i] != NULL)
             core->layer_end[i](core);
     core->io.ops->close(core);
+    shoal_text_free(core->explanation);
+    core->explanation = NULL;
     unsigned leaked = shoal_combine_pool_deinit(&core->combines);
     leaked += shoal_futures_deinit(core);
     leaked += shoal_fibers_deinit(core);

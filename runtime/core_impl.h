@@ -42,6 +42,8 @@ enum shoal_core_layer {
     SHOAL_LAYER_SIGNAL,
     SHOAL_LAYER_PROCESS,
     SHOAL_LAYER_SMP,
+    SHOAL_LAYER_SHARDED,
+    SHOAL_LAYER_CORE_CHANNEL,
     SHOAL_LAYER_NET,
     SHOAL_LAYER_COUNT
 };
@@ -57,7 +59,7 @@ struct shoal_core_config {
     unsigned id;
     uint64_t memory_limit_bytes;
     uint64_t task_quota_ns;
-    uint64_t idle_poll_ns;      /* how long to spin for more messages after the last */
+    uint64_t idle_poll_ns;      /* how long to spin at most for more messages after the last */
     uint64_t stall_notify_ns;   /* 0: no stall detector */
     uint32_t fiber_stack_bytes; /* 0: default */
     bool poll_mode;
@@ -97,6 +99,9 @@ struct shoal_core {
     uint64_t look_cycles;
     uint32_t select_random;  /* which of several ready sources of a select is next */
     uint64_t last_active_ns; /* when messages last came or went */
+    uint64_t spin_ns;        /* how long to spin for more after that; adapts */
+    uint64_t io_looked_ns;   /* when I/O was last looked at */
+    char *explanation;       /* shoal_fiber_explain() of code that runs on no fiber */
     const struct shoal_clock *clock;
     struct shoal_core_config config;
     struct shoal_core_counters counters;

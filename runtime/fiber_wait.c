@@ -134,7 +134,8 @@ const char *shoal_fiber_name(const struct shoal_fiber *fiber)
 void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move)
 {
     if (fiber == NULL) {
-        shoal_text_free(text_move);
+        shoal_text_free(shoal_core_self->explanation);
+        shoal_core_self->explanation = text_move;
         return;
     }
     if (fiber->message != NULL)

@@ -160,6 +160,7 @@ struct shoal_io_ops {
     void (*poll)(struct shoal_core *core, uint64_t wait_ns);
     /* Whether a poll() between tasks may find something. Cheap. */
     bool (*pending)(struct shoal_core *core);
+    bool pending_known; /* `pending` is certain; else it takes a system call to know */
     int accept_flags; /* for accept4(2) */
     bool plain_send;  /* a send(2) tried first costs less than an operation */
 };

@@ -521,7 +521,8 @@ static bool kernel_has_more(const struct io_uring *ring)
 static bool uring_pending(struct shoal_core *core)
 {
     const struct uring_backend *backend = core->io.backend;
-    return io_uring_cq_ready(&backend->ring) > 0 || kernel_has_more(&backend->ring);
+    return io_uring_cq_ready(&backend->ring) > 0 || kernel_has_more(&backend->ring) ||
+           io_uring_sq_ready(&backend->ring) > 0 || has_backlog(backend) || !backend->wake_armed;
 }
 
 static int enter(struct uring_backend *backend, uint64_t wait_ns)
@@ -568,5 +569,6 @@ const struct shoal_io_ops shoal_io_uring = {
     .remove = uring_remove,
     .poll = uring_poll,
     .pending = uring_pending,
+    .pending_known = true,
     .accept_flags = SOCK_CLOEXEC,
 };

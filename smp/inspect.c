@@ -72,45 +72,78 @@ struct search {
     unsigned looks;
 };
 
+/* Calls `visit` for the outboxes that have messages in flight, until it returns false. */
+static void for_each_busy(const struct shoal_mail *mail,
+                          bool (*visit)(void *ctx, const struct shoal_outbox *outbox, unsigned to),
+                          void *ctx)
+{
+    for (unsigned id = 0; mail != NULL && id < SHOAL_SERVICE_GROUPS_MAX; id++) {
+        struct shoal_outbox **outboxes = mail->rows[id].outboxes;
+        for (unsigned to = 0; outboxes != NULL && to < mail->cores; to++)
+            if (shoal_outbox_in_flight(outboxes[to]) > 0 && !visit(ctx, outboxes[to], to))
+                return;
+    }
+}
+
+struct submit_search {
+    struct search *search;
+    const struct shoal_future *future;
+    int to; /* -1: not found */
+};
+
+static bool look_for_submit(void *ctx, const struct shoal_outbox *outbox, unsigned to)
+{
+    struct submit_search *wanted = ctx;
+    if (wanted->search->looks > LOOKS_MAX)
+        return false;
+    wanted->search->looks += outbox->mask + 1;
+    if (shoal_outbox_awaits(outbox, wanted->future))
+        wanted->to = (int)to;
+    return wanted->to < 0;
+}
+
 /* Whether `future` is the answer to a message, and to which core it went. */
 static bool describe_submit(void *ctx, const struct shoal_future *future, char *out, size_t size)
 {
     struct search *search = ctx;
-    const struct shoal_mail *mail = search->mail;
-    for (unsigned to = 0; mail != NULL && to < mail->fleet->cores; to++) {
-        const struct shoal_outbox *outbox = mail->outboxes[to];
-        if (outbox == NULL || outbox->credits == SHOAL_RING_SLOTS)
-            continue;
-        if (search->looks > LOOKS_MAX)
-            return false;
-        search->looks += SHOAL_RING_SLOTS;
-        for (unsigned id = 0; id < SHOAL_RING_SLOTS; id++) {
-            if (outbox->waiting[id] != future)
-                continue;
-            snprintf(out, size, "a submit to core %u", to);
-            return true;
-        }
-    }
-    return false;
+    struct submit_search wanted = {.search = search, .future = future, .to = -1};
+    for_each_busy(search->mail, look_for_submit, &wanted);
+    if (wanted.to < 0)
+        return false;
+    snprintf(out, size, "a submit to core %d", wanted.to);
+    return true;
+}
+
+struct mail_text {
+    char *out;
+    size_t size;
+    size_t length;
+    const char *before;
+};
+
+static bool add_outbox(void *ctx, const struct shoal_outbox *outbox, unsigned to)
+{
+    struct mail_text *text = ctx;
+    if (text->length + 48 >= text->size)
+        return false;
+    text->length +=
+        (size_t)snprintf(text->out + text->length, text->size - text->length, "%s%u to core %u",
+                         text->before, shoal_outbox_in_flight(outbox), to);
+    text->before = ", ";
+    return true;
 }
 
 /* "3 messages without an answer: 2 to core 1, 1 to core 4", or nothing. */
 static void describe_mail(const struct shoal_mail *mail, char *out, size_t size)
 {
+    unsigned in_flight = mail != NULL ? shoal_mail_in_flight(mail) : 0;
     out[0] = '\0';
-    if (mail == NULL || mail->in_flight == 0)
+    if (in_flight == 0)
         return;
-    size_t length = (size_t)snprintf(out, size, "%u message%s without an answer", mail->in_flight,
-                                     mail->in_flight == 1 ? "" : "s");
-    const char *before = ": ";
-    for (unsigned to = 0; to < mail->fleet->cores && length + 48 < size; to++) {
-        const struct shoal_outbox *outbox = mail->outboxes[to];
-        if (outbox == NULL || outbox->credits == SHOAL_RING_SLOTS)
-            continue;
-        length += (size_t)snprintf(out + length, size - length, "%s%u to core %u", before,
-                                   SHOAL_RING_SLOTS - outbox->credits, to);
-        before = ", ";
-    }
+    struct mail_text text = {.out = out, .size = size, .before = ": "};
+    text.length = (size_t)snprintf(out, size, "%u message%s without an answer", in_flight,
+                                   in_flight == 1 ? "" : "s");
+    for_each_busy(mail, add_outbox, &text);
 }
 
 static void take_snapshot(struct report *report)

@@ -265,11 +265,11 @@ static int fleet_init(struct shoal_launch *launch, size_t cores)
     launch->fleet.cores = (unsigned)cores;
     launch->fleet.core = table_new(cores, sizeof(*launch->fleet.core));
     launch->fleet.mail = table_new(cores, sizeof(*launch->fleet.mail));
-    launch->fleet.channels = table_new(cores * cores, sizeof(*launch->fleet.channels));
     launch->members = table_new(cores, sizeof(*launch->members));
     launch->threads = table_new(cores, sizeof(*launch->threads));
     if (launch->fleet.core == NULL || launch->fleet.mail == NULL ||
-        launch->fleet.channels == NULL || launch->members == NULL || launch->threads == NULL)
+        launch->members == NULL || launch->threads == NULL ||
+        shoal_fleet_mail_init(&launch->fleet) < 0)
         return -ENOMEM;
     return -pthread_barrier_init(&launch->barrier, NULL, (unsigned)cores);
 }
@@ -283,7 +283,7 @@ static void fleet_deinit(struct shoal_launch *launch)
     table_free(launch->threads, cores, sizeof(*launch->threads));
     table_free(launch->fleet.core, cores, sizeof(*launch->fleet.core));
     table_free(launch->fleet.mail, cores, sizeof(*launch->fleet.mail));
-    table_free((void *)launch->fleet.channels, cores * cores, sizeof(*launch->fleet.channels));
+    shoal_fleet_mail_deinit(&launch->fleet);
 }
 
 /* Makes the threads of all cores but core 0. Returns how many cores there are then. */

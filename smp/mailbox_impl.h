@@ -1,137 +1,253 @@
 /*
- * Mailboxes: for each ordered pair of cores (from, to) a ring of requests and a ring of answers.
+ * One core's mail: its ends of the rings that it shares with other cores (ring_impl.h).
  *
- *   from                                                   to
- *   outbox --writes--> requests[256], one line each  --reads--> inbox
- *          <--reads--  answers[256],  one line each  <--writes--
+ *   submit.c    asks: puts requests into outboxes, hands answers over to futures
+ *   serve.c     answers: runs the requests of inboxes
+ *   mailbox.c   looks at rings that are watched and at dirty bits; announces; life
  *
- * 1. A slot carries everything inline and its own sequence number: a handoff moves one line.
- *    Indices run freely, are masked, and are private to their side.
- * 2. A request takes a credit, which its answer gives back: at most 256 are in flight, so there is
- *    always room for an answer, and a slot that is written again has been read (a request that is
- *    not yet read is in flight, and so are all those behind it).
- * 3. Memory is freed by the core that made it. A failure's text belongs to the answering core: it
- *    stays with the slot until that slot is written again; the asking core copies it.
- * 4. Who has put something into a ring sets its bit in the other core's `dirty` word by an atomic
- *    RMW and then wakes that core. The receiver exchanges the word, then reads the rings. The RMW
- *    orders the publishing before the look at `asleep` (see runtime/core.c), so nothing is lost.
- *
- * The pair's memory is made by `from` at the first submit and found by `to` through its dirty bit.
+ * 1. Rings that were active just now are watched: looked at directly, each time. The others announce
+ *    themselves in the dirty bitmap of the core, one bit for each other core. What a look costs
+ *    depends on who is active, not on how many cores there are.
+ * 2. Who announces sets its bit by a read-modify-write and then looks whether the core sleeps; the
+ *    core says that it sleeps and then looks at the bitmap: of the two, at least one sees the other
+ *    (see also runtime/core.c). No ring is watched by a core that sleeps.
+ * 3. Plain requests run inside the look, which is made by the loop and not by a task: at most a
+ *    burst for each ring, so that tasks, timers and I/O get their turn.
+ * 4. Memory is freed by the core that made it: a channel by the core that asks, the text of a
+ *    failure by the one that answers.
  */
 #ifndef SHOAL_SMP_MAILBOX_IMPL_H
 #define SHOAL_SMP_MAILBOX_IMPL_H
 
-#include <stdatomic.h>
-#include <stdbool.h>
-#include <stdint.h>
+#include <pthread.h>
 
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future.h"
 
-#include "shoal/smp/submit.h"
+#include "shoal/smp/ring_impl.h"
+#include "shoal/smp/service_group.h"
 
-#define SHOAL_RING_SLOTS SHOAL_SUBMIT_IN_FLIGHT_MAX
+struct shoal_mail;
 
-enum shoal_request_kind {
-    SHOAL_REQUEST_PLAIN,
-    SHOAL_REQUEST_COPY,
-    SHOAL_REQUEST_FIBER,
-    SHOAL_REQUEST_FUTURE,
+/* The reading side of a ring. */
+struct shoal_ring_reader {
+    struct shoal_list node; /* of the core's watched rings; of none while it is not */
+    _Atomic uint32_t *watched;
+    uint32_t empty_looks; /* in a row */
 };
 
-/* A function to run and its argument, as they travel. */
-struct shoal_call {
-    union {
-        shoal_submit_fn *plain;
-        shoal_submit_future_fn *future;
-    } fn;
-    union {
-        void *arg;
-        unsigned char copy[SHOAL_SUBMIT_COPY_MAX];
-    };
+/* The writing side of a ring. */
+struct shoal_ring_writer {
+    struct shoal_ring_writer *next; /* of the core's unverified rings */
+    _Atomic uint32_t *watched;
+    uint16_t to;
+    bool unverified;
 };
 
-struct shoal_request_slot {
-    _Atomic uint32_t sequence;
-    uint16_t id;
-    uint8_t kind;
-    uint8_t unused;
-    struct shoal_call call;
-    uint64_t unused_tail;
-};
-SHOAL_STATIC_ASSERT(sizeof(struct shoal_request_slot) == SHOAL_CACHE_LINE, "one line a request");
-
-struct shoal_answer_slot {
-    _Atomic uint32_t sequence;
-    int32_t code;
-    uint16_t id;
-    uint16_t unused[3];
-    const char *text;
-    union shoal_value value;
-    uint64_t unused_tail[2];
-};
-SHOAL_STATIC_ASSERT(sizeof(struct shoal_answer_slot) == SHOAL_CACHE_LINE, "one line an answer");
-
-/* The memory that two cores share, one pair and direction. */
-struct shoal_channel {
-    struct shoal_request_slot requests[SHOAL_RING_SLOTS];
-    struct shoal_answer_slot answers[SHOAL_RING_SLOTS];
+/* What is done with the argument of a request that has ended. */
+struct shoal_arg_free {
+    void (*fn)(void *arg);
+    void *arg;
 };
 
-/* The asking side's private part. */
+/* The asking side's private part of a channel. */
 struct shoal_outbox {
-    struct shoal_channel *channel;
+    struct shoal_request_slot *requests;
+    const struct shoal_answer_slot *answers;
+    uint32_t mask;
     uint32_t next_request;
     uint32_t next_answer;
     uint32_t credits;
-    uint16_t free_ids[SHOAL_RING_SLOTS];
-    struct shoal_future *waiting[SHOAL_RING_SLOTS]; /* by id */
+    struct shoal_ring_writer writer;
+    struct shoal_ring_reader reader;
+    uint32_t credits_max;
+    uintptr_t cancel_key; /* what leads from a future's cancel hook to here; the id is added */
     struct shoal_list credit_waiters;
+    struct shoal_channel *channel;
+    struct shoal_arg_free *arg_frees; /* by id; made when first used */
+    struct shoal_future **waiting;    /* by id */
+    uint16_t *free_ids;
 };
+
+struct shoal_long_call;
 
 /* The answering side's private part. */
 struct shoal_inbox {
-    struct shoal_task task; /* runs requests, some at a time */
-    bool queued;
-    struct shoal_mail *mail;
-    unsigned from;
-    struct shoal_channel *channel;
+    const struct shoal_request_slot *requests;
+    struct shoal_answer_slot *answers;
+    uint32_t mask;
     uint32_t next_request;
     uint32_t next_answer;
-    char *texts[SHOAL_RING_SLOTS]; /* of the answers in the slots */
+    uint32_t texts_kept; /* how many of `texts` are not NULL */
+    struct shoal_ring_writer writer;
+    struct shoal_ring_reader reader;
+    struct shoal_mail *mail;
+    _Atomic uint64_t *cancels;
+    char **texts;                   /* of the answers in the slots */
+    struct shoal_long_call **calls; /* by id: requests that have outlived their slot */
+    uint64_t *cancelled;            /* by id: a bit for requests that were cancelled before they
+                                       were read */
+    uint32_t cancelled_count;
+    uint64_t long_calls; /* that run */
 };
 
-/* One core's mail. */
+/* A request that outlives its slot, or is of this core. */
+struct shoal_long_call {
+    struct shoal_task task;    /* own core only */
+    struct shoal_inbox *inbox; /* NULL: of this core, answered into `future` */
+    struct shoal_future *future;
+    struct shoal_fiber *fiber;     /* FIBER: runs it */
+    struct shoal_future *awaited;  /* FUTURE: its outcome */
+    struct shoal_arg_free arg_free; /* own core only */
+    struct shoal_timer timer;      /* FUTURE: its deadline */
+    uint16_t id;
+    uint8_t kind;
+    bool cancelled;
+    bool timed_out;
+    uint64_t deadline_ns;
+    struct shoal_call call;
+};
+
+/* A core's ends in one service group, by the other core; made when first used. */
+struct shoal_mail_row {
+    struct shoal_outbox **outboxes;
+    struct shoal_inbox **inboxes;
+};
+
 struct shoal_mail {
     struct shoal_core *core;
+    struct shoal_outbox **outboxes; /* of the default group: those of rows[0] */
+    uint32_t cores;
+    bool closed;
+    uint32_t burst;                       /* requests run in one look at a ring */
+    struct shoal_ring_writer *unverified; /* written since the last look */
     struct shoal_fleet *fleet;
     struct shoal_poller poller;
-    struct shoal_outbox **outboxes; /* by target; made when first used */
-    struct shoal_inbox **inboxes;   /* by sender */
-    struct shoal_slab calls;        /* requests that run on a fiber or end by a future */
-    uint32_t in_flight;             /* submits of this core that have no answer yet */
-    uint64_t received;              /* requests run; for the stop's rounds */
-    bool closed;
+    struct shoal_list watched_outboxes;
+    struct shoal_list watched_inboxes;
+    struct shoal_slab calls;
+    uint32_t local_in_flight;  /* submits to itself that have not ended */
+    uint64_t local_received;
+    uint64_t freed_received;   /* by inboxes that are gone */
+    struct shoal_mail_row rows[SHOAL_SERVICE_GROUPS_MAX];
     _Atomic uint64_t *dirty; /* written by the other cores; a bit a core */
 };
 
-/* What all cores share; read-only after the start but for the channel pointers. */
+struct shoal_service_group {
+    unsigned id;
+    unsigned in_flight_max;
+    unsigned slots;
+    unsigned home; /* the core that made it, and frees it */
+    _Atomic(struct shoal_channel *) *channels; /* [from * cores + to] */
+    char name[SHOAL_SERVICE_GROUP_NAME_MAX + 1];
+};
+
+/* What all cores share; read-only after the start but for `groups`. */
 struct shoal_fleet {
     unsigned cores;
     struct shoal_core **core;
     struct shoal_mail **mail;
-    _Atomic(struct shoal_channel *) *channels; /* [from * cores + to] */
+    pthread_mutex_t groups_lock; /* of those that make and free groups */
+    bool group_used[SHOAL_SERVICE_GROUPS_MAX]; /* under the lock; also while one is being freed */
+    _Atomic(struct shoal_service_group *) groups[SHOAL_SERVICE_GROUPS_MAX];
+    struct shoal_service_group default_group;
 };
+
+/* 0 or -ENOMEM, and then there is nothing to deinit. On the main thread, before the cores run. */
+int shoal_fleet_mail_init(struct shoal_fleet *fleet);
+void shoal_fleet_mail_deinit(struct shoal_fleet *fleet);
 
 /* 0, or -ENOMEM, and then there is nothing to deinit. */
 int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct shoal_fleet *fleet);
 
-/* Once no core sends any more: first the answering side's texts, then the rings. */
+/* Once no core sends any more. */
 void shoal_mail_deinit(struct shoal_mail *mail);
 
 static inline struct shoal_mail *shoal_mail_self(void)
 {
     return (struct shoal_mail *)shoal_core_self->layers[SHOAL_LAYER_SMP];
 }
+
+/* Submits of this core that have no answer yet; requests run for others. O(rings). */
+unsigned shoal_mail_in_flight(const struct shoal_mail *mail);
+uint64_t shoal_mail_received(const struct shoal_mail *mail);
+
+static inline unsigned shoal_outbox_in_flight(const struct shoal_outbox *outbox)
+{
+    return outbox != NULL ? outbox->credits_max - outbox->credits : 0;
+}
+
+/* ---- mailbox.c, for the others ---- */
+
+/* Tells core `to` that this core has put something into a ring for it. */
+void shoal_mail_announce(struct shoal_mail *mail, unsigned to);
+
+/* After a slot was published: sees to it that the reader will look. */
+static inline void shoal_mail_published(struct shoal_mail *mail, struct shoal_ring_writer *writer)
+{
+    if (writer->unverified)
+        return;
+    writer->unverified = true;
+    writer->next = mail->unverified;
+    mail->unverified = writer;
+    if (!shoal_ring_seems_watched(writer->watched))
+        shoal_mail_announce(mail, writer->to);
+}
+
+/* Verifies, and announces where needed, all that was published since the last time. */
+void shoal_mail_verify(struct shoal_mail *mail);
+
+/* Has the ring looked at directly from now on. Returns its `watched` word as it was. */
+static inline uint32_t shoal_mail_watch(struct shoal_list *watched, struct shoal_ring_reader *reader)
+{
+    reader->empty_looks = 0;
+    if (!shoal_list_linked(&reader->node))
+        shoal_list_push_back(watched, &reader->node);
+    return shoal_ring_watch(reader->watched);
+}
+
+static inline struct shoal_service_group *shoal_fleet_group(const struct shoal_fleet *fleet,
+                                                            unsigned id)
+{
+    /* acquire: pairs with the release store in shoal_service_group_new(). */
+    return atomic_load_explicit(&fleet->groups[id], memory_order_acquire);
+}
+
+/* ---- service_group.c ---- */
+
+/* Frees the groups that this core has made and nobody has freed. */
+void shoal_service_groups_deinit(struct shoal_mail *mail);
+
+/* ---- submit.c ---- */
+
+/* Hands over the answers that are there. Returns how many. */
+unsigned shoal_outbox_take_answers(struct shoal_mail *mail, struct shoal_outbox *outbox);
+bool shoal_outbox_has_answer(const struct shoal_outbox *outbox);
+
+/* Whether `future` is of a request in flight. O(slots). */
+bool shoal_outbox_awaits(const struct shoal_outbox *outbox, const struct shoal_future *future);
+
+/* The outbox in `group` towards core `to`, made if need be; NULL when out of memory. */
+struct shoal_outbox *shoal_outbox_get(struct shoal_mail *mail,
+                                      const struct shoal_service_group *group, unsigned to);
+void shoal_outbox_free(struct shoal_mail *mail, struct shoal_outbox *outbox);
+
+/* ---- serve.c ---- */
+
+/* Runs requests that are there, at most a burst. Returns how many. */
+unsigned shoal_inbox_run(struct shoal_mail *mail, struct shoal_inbox *inbox);
+bool shoal_inbox_has_request(const struct shoal_inbox *inbox);
+
+/* What the asker wants to end, ends. */
+void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox);
+
+/* Reads from `channel`; NULL when out of memory. */
+struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_channel *channel,
+                                    unsigned from);
+void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox);
+
+/* A call of this core, which runs from the queue. */
+void shoal_call_local(struct shoal_mail *mail, struct shoal_long_call *call);
+void shoal_call_cancel(struct shoal_long_call *call);
 
 #endif

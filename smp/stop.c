@@ -163,8 +163,9 @@ static int quiesce(void *arg, union shoal_value *out)
     const struct shoal_mail *mail = shoal_mail_self();
     core->stopping = true;
     cancel_others(core);
-    out->slice.size = shoal_fibers_running(core) - (core->fiber != NULL) + mail->in_flight;
-    out->slice.tag = mail->received;
+    out->slice.size = shoal_fibers_running(core) - (core->fiber != NULL) +
+                      shoal_mail_in_flight(mail);
+    out->slice.tag = shoal_mail_received(mail);
     return 0;
 }
 
@@ -196,8 +197,9 @@ static int name_busy(void *arg, union shoal_value *out)
         if (fiber != core->fiber && fiber->state != SHOAL_FIBER_DONE)
             SHOAL_ERROR("fiber \"%s\" does not end although it was cancelled", fiber->name);
     }
-    if (shoal_mail_self()->in_flight > 0)
-        SHOAL_ERROR("%u messages have no answer", shoal_mail_self()->in_flight);
+    unsigned in_flight = shoal_mail_in_flight(shoal_mail_self());
+    if (in_flight > 0)
+        SHOAL_ERROR("%u messages have no answer", in_flight);
     return 0;
 }
 

@@ -1,0 +1,417 @@
+/*
+ * Answering: running requests, and what of them outlives its slot. See mailbox_impl.h.
+ *
+ * A plain function writes its value straight into the answer slot, which is taken before it is
+ * called: what it does meanwhile may answer others. The asker reads answers in order, so that a
+ * later one waits for it, but a plain function does not take long.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "shoal/runtime/check.h"
+#include "shoal/runtime/errors.h"
+#include "shoal/runtime/future_impl.h"
+#include "shoal/runtime/scope.h"
+
+#include "shoal/smp/mailbox_impl.h"
+
+#define BURST_MAX 32
+
+/* ---- Answers ---- */
+
+static inline struct shoal_answer_slot *answer_take(struct shoal_inbox *inbox)
+{
+    uint32_t at = inbox->next_answer++ & inbox->mask;
+    struct shoal_answer_slot *slot = &inbox->answers[at];
+    if (SHOAL_UNLIKELY(inbox->texts_kept > 0) && inbox->texts[at] != NULL) {
+        shoal_text_free(inbox->texts[at]);
+        inbox->texts[at] = NULL;
+        inbox->texts_kept--;
+    }
+    slot->value = (union shoal_value){.slice = {NULL, 0, 0}};
+    return slot;
+}
+
+/* `text_move` becomes the slot's until the slot is written again; it is lost without memory. */
+static SHOAL_NOINLINE void answer_explain(struct shoal_inbox *inbox, struct shoal_answer_slot *slot,
+                                          char *text_move)
+{
+    slot->text = NULL;
+    if (text_move == NULL)
+        return;
+    if (inbox->texts == NULL)
+        inbox->texts = shoal_mem_alloc_zeroed(((size_t)inbox->mask + 1) * sizeof(char *));
+    if (inbox->texts == NULL) {
+        shoal_text_free(text_move);
+        return;
+    }
+    inbox->texts[slot - inbox->answers] = text_move;
+    inbox->texts_kept++;
+    slot->text = text_move;
+}
+
+static inline void answer_publish(struct shoal_inbox *inbox, struct shoal_answer_slot *slot,
+                                  uint32_t index, uint16_t id, int code)
+{
+    slot->id = id;
+    slot->code = code;
+    SHOAL_DELAY_POINT();
+    /* release: pairs with the acquire load in submit.c:answer_at(). */
+    atomic_store_explicit(&slot->sequence, index + 1, memory_order_release);
+    shoal_mail_published(inbox->mail, &inbox->writer);
+}
+
+static void answer(struct shoal_inbox *inbox, uint16_t id, int code, char *text_move,
+                   const union shoal_value *value)
+{
+    uint32_t index = inbox->next_answer;
+    struct shoal_answer_slot *slot = answer_take(inbox);
+    if (code < 0)
+        answer_explain(inbox, slot, text_move);
+    else
+        slot->value = *value;
+    answer_publish(inbox, slot, index, id, code);
+}
+
+/* ---- Calls that outlive their slot, and those of this core ---- */
+
+static void call_end(struct shoal_long_call *call, int code, const char *text,
+                     const union shoal_value *value)
+{
+    struct shoal_mail *mail = shoal_mail_self();
+    struct shoal_arg_free arg_free = {NULL, NULL};
+    if (call->inbox != NULL) {
+        call->inbox->calls[call->id] = NULL;
+        call->inbox->long_calls--;
+        answer(call->inbox, call->id, code, code < 0 ? shoal_text_copy(text) : NULL, value);
+    } else {
+        mail->local_in_flight--;
+        arg_free = call->arg_free;
+        if (code < 0)
+            shoal_future_fail(call->future, code, text);
+        else
+            shoal_future_resolve(call->future, value);
+    }
+    shoal_slab_give(&mail->calls, call);
+    if (arg_free.fn != NULL)
+        arg_free.fn(arg_free.arg);
+}
+
+static void call_fail(struct shoal_long_call *call, int code)
+{
+    call_end(call, code, NULL, NULL);
+}
+
+static void future_settled(struct shoal_task *task)
+{
+    void *ctx;
+    char *text;
+    union shoal_value value = {.slice = {NULL, 0, 0}};
+    int code = shoal_future_outcome(task, &ctx, &value, &text);
+    struct shoal_long_call *call = ctx;
+    if (call->deadline_ns != SHOAL_NS_FOREVER)
+        (void)shoal_timer_cancel(&call->timer);
+    if (code == -ECANCELED && call->timed_out)
+        code = -ETIMEDOUT;
+    call_end(call, code, text, &value);
+    shoal_text_free(text);
+}
+
+static void future_timed_out(struct shoal_timer *timer)
+{
+    struct shoal_long_call *call = SHOAL_CONTAINER_OF(timer, struct shoal_long_call, timer);
+    call->timed_out = true;
+    shoal_future_cancel(call->awaited);
+}
+
+static void start_future(struct shoal_long_call *call)
+{
+    call->awaited = call->call.fn.future(call->call.arg);
+    if (shoal_future_consume(call->awaited, future_settled, call) != 0) {
+        call_fail(call, -ENOMEM);
+        return;
+    }
+    if (call->deadline_ns == SHOAL_NS_FOREVER)
+        return;
+    shoal_timer_init(&call->timer, future_timed_out);
+    shoal_timer_arm_at(&call->timer, call->deadline_ns);
+}
+
+static int fiber_main(void *arg)
+{
+    struct shoal_long_call *call = arg;
+    union shoal_value out = {.slice = {NULL, 0, 0}};
+    struct shoal_scope scope;
+    struct shoal_scope_options options = {.timeout_ns = 0};
+    if (call->deadline_ns != SHOAL_NS_FOREVER) {
+        uint64_t now_ns = shoal_now_ns();
+        options.timeout_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 1;
+    }
+    shoal_scope_enter(&scope, &options);
+    int code = call->call.fn.plain(call->call.arg, &out);
+    (void)shoal_scope_leave(&scope); /* it has no children */
+    call_end(call, code, code < 0 ? shoal_error_message() : NULL, &out);
+    return 0;
+}
+
+static void start_fiber(struct shoal_long_call *call)
+{
+    struct shoal_core *core = shoal_core_self;
+    call->fiber = shoal_fiber_take(core, fiber_main, call, "submit");
+    if (call->fiber == NULL)
+        call_fail(call, -ENOMEM);
+    else
+        shoal_fiber_make_ready(core, call->fiber);
+}
+
+/* Why a request that comes to its turn now is not to run; 0 when it is. */
+static int refusal(const struct shoal_core *core, bool cancelled, uint64_t deadline_ns)
+{
+    if (cancelled)
+        return -ECANCELED;
+    return SHOAL_UNLIKELY(deadline_ns <= core->now_ns) ? -ETIMEDOUT : 0;
+}
+
+/* The text that a plain function has given for its failure, to be freed; NULL without. */
+static char *take_explanation(struct shoal_core *core)
+{
+    char *text = core->explanation;
+    core->explanation = NULL;
+    return text;
+}
+
+static void run_local_plain(struct shoal_long_call *call)
+{
+    struct shoal_core *core = shoal_core_self;
+    union shoal_value out = {.slice = {NULL, 0, 0}};
+    shoal_text_free(take_explanation(core));
+    void *arg = call->kind == SHOAL_REQUEST_COPY ? call->call.copy : call->call.arg;
+    int code = call->call.fn.plain(arg, &out);
+    char *text = code < 0 ? take_explanation(core) : NULL;
+    call_end(call, code, text, &out);
+    shoal_text_free(text);
+}
+
+static void run_local(struct shoal_task *task)
+{
+    struct shoal_long_call *call = SHOAL_CONTAINER_OF(task, struct shoal_long_call, task);
+    int code = refusal(shoal_core_self, call->cancelled, call->deadline_ns);
+    shoal_mail_self()->local_received++;
+    if (code < 0)
+        call_fail(call, code);
+    else if (call->kind == SHOAL_REQUEST_FIBER)
+        start_fiber(call);
+    else if (call->kind == SHOAL_REQUEST_FUTURE)
+        start_future(call);
+    else
+        run_local_plain(call);
+}
+
+void shoal_call_local(struct shoal_mail *mail, struct shoal_long_call *call)
+{
+    call->task.run = run_local;
+    mail->local_in_flight++;
+    shoal_core_post(mail->core, &call->task);
+}
+
+void shoal_call_cancel(struct shoal_long_call *call)
+{
+    call->cancelled = true;
+    if (call->fiber != NULL)
+        shoal_fiber_cancel(call->fiber);
+    else if (call->awaited != NULL)
+        shoal_future_cancel(call->awaited);
+}
+
+/* ---- Requests ---- */
+
+/* Whether the asker has cancelled the request `id` before it was read. */
+static SHOAL_NOINLINE bool take_cancelled(struct shoal_inbox *inbox, uint16_t id)
+{
+    uint64_t bit = UINT64_C(1) << (id % 64);
+    if ((inbox->cancelled[id / 64] & bit) == 0)
+        return false;
+    inbox->cancelled[id / 64] &= ~bit;
+    inbox->cancelled_count--;
+    return true;
+}
+
+static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot *slot)
+{
+    if (inbox->calls == NULL)
+        inbox->calls = shoal_mem_alloc_zeroed(((size_t)inbox->mask + 1) * sizeof(*inbox->calls));
+    struct shoal_long_call *call =
+        inbox->calls != NULL ? shoal_slab_take(&inbox->mail->calls) : NULL;
+    if (call == NULL) {
+        answer(inbox, slot->id, -ENOMEM, NULL, NULL);
+        return;
+    }
+    *call = (struct shoal_long_call){.inbox = inbox,
+                                     .id = slot->id,
+                                     .kind = slot->kind,
+                                     .deadline_ns = slot->deadline_ns,
+                                     .call = slot->call};
+    inbox->calls[slot->id] = call;
+    inbox->long_calls++;
+    if (slot->kind == SHOAL_REQUEST_FIBER)
+        start_fiber(call);
+    else
+        start_future(call);
+}
+
+static inline void run_plain(struct shoal_core *core, struct shoal_inbox *inbox,
+                             const struct shoal_request_slot *slot)
+{
+    uint32_t index = inbox->next_answer;
+    struct shoal_answer_slot *out = answer_take(inbox);
+    uint16_t id = slot->id;
+    if (SHOAL_UNLIKELY(core->explanation != NULL))
+        shoal_text_free(take_explanation(core));
+    /* The slot stays as it is while this runs: it is written again only once a later request has
+     * been answered. */
+    void *arg = slot->kind == SHOAL_REQUEST_COPY ? (void *)slot->call.copy : slot->call.arg;
+    int code = slot->call.fn.plain(arg, &out->value);
+    if (SHOAL_UNLIKELY(code < 0))
+        answer_explain(inbox, out, take_explanation(core));
+    answer_publish(inbox, out, index, id, code);
+}
+
+static inline void run_request(struct shoal_core *core, struct shoal_inbox *inbox,
+                               const struct shoal_request_slot *slot)
+{
+    bool cancelled =
+        SHOAL_UNLIKELY(inbox->cancelled_count > 0) && take_cancelled(inbox, slot->id);
+    int code = refusal(core, cancelled, slot->deadline_ns);
+    if (SHOAL_UNLIKELY(code < 0))
+        answer(inbox, slot->id, code, NULL, NULL);
+    else if (SHOAL_LIKELY(slot->kind <= SHOAL_REQUEST_COPY))
+        run_plain(core, inbox, slot);
+    else
+        run_long(inbox, slot);
+}
+
+/* The request at `index`; NULL when it is not there yet. */
+static inline const struct shoal_request_slot *request_at(const struct shoal_inbox *inbox,
+                                                          uint32_t index)
+{
+    const struct shoal_request_slot *slot = &inbox->requests[index & inbox->mask];
+    /* acquire: pairs with the release store in submit.c:slot_publish(). */
+    return atomic_load_explicit(&slot->sequence, memory_order_acquire) == index + 1 ? slot : NULL;
+}
+
+bool shoal_inbox_has_request(const struct shoal_inbox *inbox)
+{
+    return request_at(inbox, inbox->next_request) != NULL;
+}
+
+/* Long functions get smaller bursts, short ones larger. */
+static void adapt_burst(struct shoal_mail *mail, unsigned ran, uint64_t took_cycles)
+{
+    const uint64_t look_cycles = mail->core->look_cycles;
+    if (took_cycles > look_cycles)
+        mail->burst = (ran + 1) / 2;
+    else if (2 * took_cycles < look_cycles && mail->burst < BURST_MAX)
+        mail->burst++;
+}
+
+unsigned shoal_inbox_run(struct shoal_mail *mail, struct shoal_inbox *inbox)
+{
+    struct shoal_core *core = mail->core;
+    const struct shoal_request_slot *slot = request_at(inbox, inbox->next_request);
+    if (slot == NULL)
+        return 0;
+    inbox->next_request++;
+    run_request(core, inbox, slot);
+    unsigned ran = 1;
+    slot = request_at(inbox, inbox->next_request);
+    if (slot == NULL)
+        return ran;
+    uint64_t start_cycles = shoal_cycles();
+    while (ran < mail->burst && slot != NULL) {
+        inbox->next_request++;
+        run_request(core, inbox, slot);
+        ran++;
+        slot = request_at(inbox, inbox->next_request);
+    }
+    if (ran >= 2)
+        adapt_burst(mail, ran, shoal_cycles() - start_cycles);
+    return ran;
+}
+
+/* ---- Cancels ---- */
+
+static void mark_unread(struct shoal_inbox *inbox, uint16_t id)
+{
+    const struct shoal_request_slot *slot;
+    for (uint32_t index = inbox->next_request; (slot = request_at(inbox, index)) != NULL; index++) {
+        if (slot->id != id)
+            continue;
+        inbox->cancelled[id / 64] |= UINT64_C(1) << (id % 64);
+        inbox->cancelled_count++;
+        return;
+    }
+}
+
+/* The request is running, or not read yet, or answered. */
+static void cancel_one(struct shoal_inbox *inbox, uint16_t id)
+{
+    if (inbox->calls != NULL && inbox->calls[id] != NULL)
+        shoal_call_cancel(inbox->calls[id]);
+    else
+        mark_unread(inbox, id);
+}
+
+void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox)
+{
+    (void)mail;
+    /* acq_rel: the bits that were set before are seen below. Pairs with submit.c:cancel_request(). */
+    atomic_fetch_and_explicit(inbox->reader.watched, ~SHOAL_RING_CANCELS, memory_order_acq_rel);
+    for (uint32_t word = 0; word <= inbox->mask / 64; word++) {
+        if (atomic_load_explicit(&inbox->cancels[word], memory_order_relaxed) == 0)
+            continue;
+        SHOAL_DELAY_POINT();
+        /* acquire: pairs with the fetch_and in submit.c:settle_marked(). */
+        uint64_t bits = atomic_exchange_explicit(&inbox->cancels[word], 0, memory_order_acq_rel);
+        for (; bits != 0; bits &= bits - 1)
+            cancel_one(inbox, (uint16_t)(word * 64 + (unsigned)__builtin_ctzll(bits)));
+    }
+}
+
+/* ---- Life ---- */
+
+struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_channel *channel,
+                                    unsigned from)
+{
+    struct shoal_inbox *inbox = shoal_mem_alloc_zeroed(sizeof(*inbox));
+    if (inbox == NULL)
+        return NULL;
+    size_t words = (channel->slots + 63) / 64;
+    inbox->cancelled = shoal_mem_alloc_zeroed(words * sizeof(uint64_t));
+    if (inbox->cancelled == NULL) {
+        shoal_mem_free(inbox, sizeof(*inbox));
+        return NULL;
+    }
+    inbox->requests = channel->requests;
+    inbox->answers = channel->answers;
+    inbox->mask = channel->slots - 1;
+    inbox->cancels = channel->cancels;
+    inbox->mail = mail;
+    inbox->reader.watched = &channel->requests_watched;
+    shoal_list_init(&inbox->reader.node);
+    inbox->writer.watched = &channel->answers_watched;
+    inbox->writer.to = (uint16_t)from;
+    return inbox;
+}
+
+void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox)
+{
+    size_t slots = (size_t)inbox->mask + 1;
+    mail->freed_received += inbox->next_request;
+    shoal_list_remove(&inbox->reader.node);
+    for (size_t i = 0; inbox->texts != NULL && i < slots; i++)
+        shoal_text_free(inbox->texts[i]);
+    shoal_mem_free(inbox->texts, slots * sizeof(char *));
+    shoal_mem_free(inbox->calls, slots * sizeof(*inbox->calls));
+    shoal_mem_free(inbox->cancelled, (slots + 63) / 64 * sizeof(uint64_t));
+    shoal_mem_free(inbox, sizeof(*inbox));
+}
