@@ -269,13 +269,11 @@ static inline void relax(void)
 
 /*
  * Nothing is ready, but messages came or went just now: an answer by spinning beats a sleep and a
- * wake-up. Looks at messages until one brings work, or `spin_ns` after the last one, or until
- * `wait_ns` are over. How long is worth it is learned: a spin in vain halves it.
+ * wake-up. Looks at messages until one brings work, or a timer is due, or `spin_ns` after the last
+ * one. How long is worth it is learned: a spin in vain halves it.
  */
-static void spin(struct shoal_core *core, uint64_t wait_ns)
+static void spin(struct shoal_core *core)
 {
-    const uint64_t end_ns = wait_ns < SHOAL_NS_FOREVER - core->now_ns ? core->now_ns + wait_ns
-                                                                      : SHOAL_NS_FOREVER;
     look_at_io(core);
     for (unsigned round = 1; !anything_ready(core) && !core->quit; round++) {
         poll_messages(core);
@@ -283,7 +281,7 @@ static void spin(struct shoal_core *core, uint64_t wait_ns)
             shoal_core_read_clock(core);
             core->stall.progress++;
             look_at_io(core);
-            if (core->now_ns >= end_ns)
+            if (core->now_ns >= shoal_timer_wheel_next_ns(&core->timers))
                 return;
             if (!spins(core)) {
                 core->spin_ns = core->spin_ns / 2 + core->config.idle_poll_ns / SPIN_SHARE_MIN;
@@ -302,7 +300,7 @@ static void io_phase(struct shoal_core *core)
     if (wait_ns == 0) {
         look_at_io(core);
     } else if (spins(core)) {
-        spin(core, wait_ns);
+        spin(core);
     } else if (may_sleep(core)) {
         core->counters.sleeps++;
         core->io.ops->poll(core, wait_ns);
@@ -328,6 +326,23 @@ void shoal_core_run(struct shoal_core *core)
 {
     while (!core->quit || anything_ready(core))
         turn(core);
+}
+
+unsigned shoal_core_drain(struct shoal_core *core)
+{
+    unsigned ran = 0;
+    for (take_foreign(core); anything_ready(core); take_foreign(core)) {
+        uint64_t now_cycles = shoal_cycles();
+        while (shoal_sched_pick(core, now_cycles) != NULL) {
+            struct shoal_task *task;
+            while ((task = shoal_task_queue_take(&core->current->ready)) != NULL) {
+                ran++;
+                task->run(task);
+            }
+            shoal_sched_leave(core, now_cycles);
+        }
+    }
+    return ran;
 }
 
 void shoal_core_quit(struct shoal_core *core)

@@ -138,6 +138,12 @@ void shoal_core_run(struct shoal_core *core);
 /* Asks the loop to return once nothing is ready. Own core only. */
 void shoal_core_quit(struct shoal_core *core);
 
+/*
+ * Runs what is ready and what other threads have posted, until there is nothing more; how many tasks
+ * that were. After shoal_core_run(), while no core tears down yet.
+ */
+unsigned shoal_core_drain(struct shoal_core *core);
+
 /* Tears the core down; reports what was never consumed. Returns the number of such objects. */
 unsigned shoal_core_deinit(struct shoal_core *core);
 

@@ -30,7 +30,7 @@ void shoal_mail_announce(struct shoal_mail *mail, unsigned to)
     atomic_fetch_or_explicit(&target->dirty[mail->core->id / 64],
                              UINT64_C(1) << (mail->core->id % 64), memory_order_seq_cst);
     SHOAL_DELAY_POINT();
-    shoal_core_wake(target->core);
+    shoal_core_wake(mail->fleet->core[to]); /* not `target->core`, whose line it writes itself */
 }
 
 void shoal_mail_verify(struct shoal_mail *mail)
@@ -46,7 +46,7 @@ void shoal_mail_verify(struct shoal_mail *mail)
 
 /* ---- Looking ---- */
 
-static struct shoal_channel *channel_from(const struct shoal_mail *mail,
+static struct shoal_mail_channel *channel_from(const struct shoal_mail *mail,
                                           const struct shoal_service_group *group, unsigned from)
 {
     /* acquire: pairs with the release store in submit.c:outbox_new(). */
@@ -62,7 +62,7 @@ static struct shoal_inbox *inbox_get(struct shoal_mail *mail,
     struct shoal_mail_row *row = &mail->rows[group->id];
     if (row->inboxes != NULL && row->inboxes[from] != NULL)
         return row->inboxes[from];
-    struct shoal_channel *channel = channel_from(mail, group, from);
+    struct shoal_mail_channel *channel = channel_from(mail, group, from);
     if (channel == NULL)
         return NULL;
     if (row->inboxes == NULL)
@@ -290,6 +290,7 @@ int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct sho
     memset((void *)mail->dirty, 0, dirty_words(mail) * SHOAL_CACHE_LINE);
     shoal_list_init(&mail->watched_outboxes);
     shoal_list_init(&mail->watched_inboxes);
+    shoal_list_init(&mail->own_groups);
     shoal_slab_init(&mail->calls, "submit", sizeof(struct shoal_long_call), 16);
     mail->poller.poll = poll_mail;
     mail->poller.pending = mail_pending;

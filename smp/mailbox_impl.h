@@ -63,7 +63,7 @@ struct shoal_outbox {
     uint32_t credits_max;
     uintptr_t cancel_key; /* what leads from a future's cancel hook to here; the id is added */
     struct shoal_list credit_waiters;
-    struct shoal_channel *channel;
+    struct shoal_mail_channel *channel;
     struct shoal_arg_free *arg_frees; /* by id; made when first used */
     struct shoal_future **waiting;    /* by id */
     uint16_t *free_ids;
@@ -129,16 +129,18 @@ struct shoal_mail {
     uint32_t local_in_flight;  /* submits to itself that have not ended */
     uint64_t local_received;
     uint64_t freed_received;   /* by inboxes that are gone */
+    struct shoal_list own_groups; /* made by this core */
     struct shoal_mail_row rows[SHOAL_SERVICE_GROUPS_MAX];
     _Atomic uint64_t *dirty; /* written by the other cores; a bit a core */
 };
 
 struct shoal_service_group {
+    struct shoal_list node; /* of `own_groups` */
     unsigned id;
     unsigned in_flight_max;
     unsigned slots;
     unsigned home; /* the core that made it, and frees it */
-    _Atomic(struct shoal_channel *) *channels; /* [from * cores + to] */
+    _Atomic(struct shoal_mail_channel *) *channels; /* [from * cores + to] */
     char name[SHOAL_SERVICE_GROUP_NAME_MAX + 1];
 };
 
@@ -242,7 +244,7 @@ bool shoal_inbox_has_request(const struct shoal_inbox *inbox);
 void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox);
 
 /* Reads from `channel`; NULL when out of memory. */
-struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_channel *channel,
+struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_mail_channel *channel,
                                     unsigned from);
 void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox);
 

@@ -62,7 +62,7 @@ struct shoal_call {
 
 struct shoal_request_slot {
     _Atomic uint32_t sequence; /* of the message that the slot holds: its index + 1 */
-    uint16_t id;               /* of the request among those in flight */
+    uint16_t id;               /* of the request among those in flight: below 2 * slots */
     uint8_t kind;
     uint8_t unused;
     struct shoal_call call;
@@ -85,7 +85,7 @@ SHOAL_STATIC_ASSERT(sizeof(struct shoal_answer_slot) == SHOAL_CACHE_LINE, "one l
 #define SHOAL_RING_CANCELS  UINT32_C(2) /* of requests: some bits of `cancels` are set */
 #define SHOAL_RING_VERIFIED UINT32_C(4)
 
-struct shoal_channel {
+struct shoal_mail_channel {
     /* By the core that asks, but for the moments in which the other one begins or ceases to watch. */
     _Atomic uint32_t requests_watched __attribute__((aligned(SHOAL_CACHE_LINE)));
     /* By the core that answers, likewise. */
@@ -98,11 +98,18 @@ struct shoal_channel {
     struct shoal_answer_slot *answers;
 };
 
-/* The bytes of a channel with everything that belongs to it; `slots` is a power of two. */
-static inline size_t shoal_channel_bytes(uint32_t slots)
+/* The words of `cancels`: a bit for each id, of which there are two for each slot. */
+static inline uint32_t shoal_mail_cancel_words(uint32_t slots)
 {
-    size_t cancels = ((size_t)slots / 8 + SHOAL_CACHE_LINE - 1) & ~(size_t)(SHOAL_CACHE_LINE - 1);
-    return sizeof(struct shoal_channel) + cancels +
+    return (2 * slots + 63) / 64;
+}
+
+/* The bytes of a channel with everything that belongs to it; `slots` is a power of two. */
+static inline size_t shoal_mail_channel_bytes(uint32_t slots)
+{
+    size_t cancels = (shoal_mail_cancel_words(slots) * sizeof(uint64_t) + SHOAL_CACHE_LINE - 1) &
+                     ~(size_t)(SHOAL_CACHE_LINE - 1);
+    return sizeof(struct shoal_mail_channel) + cancels +
            slots * (sizeof(struct shoal_request_slot) + sizeof(struct shoal_answer_slot));
 }
 

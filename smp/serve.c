@@ -81,7 +81,7 @@ static void call_end(struct shoal_long_call *call, int code, const char *text,
     struct shoal_mail *mail = shoal_mail_self();
     struct shoal_arg_free arg_free = {NULL, NULL};
     if (call->inbox != NULL) {
-        call->inbox->calls[call->id] = NULL;
+        call->inbox->calls[call->id & call->inbox->mask] = NULL;
         call->inbox->long_calls--;
         answer(call->inbox, call->id, code, code < 0 ? shoal_text_copy(text) : NULL, value);
     } else {
@@ -137,18 +137,31 @@ static void start_future(struct shoal_long_call *call)
     shoal_timer_arm_at(&call->timer, call->deadline_ns);
 }
 
+/* Why a request that comes to its turn now is not to run; 0 when it is. */
+static int refusal(const struct shoal_core *core, bool cancelled, uint64_t deadline_ns)
+{
+    if (cancelled)
+        return -ECANCELED;
+    return SHOAL_UNLIKELY(deadline_ns <= core->now_ns) ? -ETIMEDOUT : 0;
+}
+
 static int fiber_main(void *arg)
 {
     struct shoal_long_call *call = arg;
     union shoal_value out = {.slice = {NULL, 0, 0}};
     struct shoal_scope scope;
     struct shoal_scope_options options = {.timeout_ns = 0};
+    int code = refusal(shoal_core_self, call->cancelled, call->deadline_ns);
+    if (code < 0) {
+        call_fail(call, code);
+        return 0;
+    }
     if (call->deadline_ns != SHOAL_NS_FOREVER) {
         uint64_t now_ns = shoal_now_ns();
         options.timeout_ns = call->deadline_ns > now_ns ? call->deadline_ns - now_ns : 1;
     }
     shoal_scope_enter(&scope, &options);
-    int code = call->call.fn.plain(call->call.arg, &out);
+    code = call->call.fn.plain(call->call.arg, &out);
     (void)shoal_scope_leave(&scope); /* it has no children */
     call_end(call, code, code < 0 ? shoal_error_message() : NULL, &out);
     return 0;
@@ -162,14 +175,6 @@ static void start_fiber(struct shoal_long_call *call)
         call_fail(call, -ENOMEM);
     else
         shoal_fiber_make_ready(core, call->fiber);
-}
-
-/* Why a request that comes to its turn now is not to run; 0 when it is. */
-static int refusal(const struct shoal_core *core, bool cancelled, uint64_t deadline_ns)
-{
-    if (cancelled)
-        return -ECANCELED;
-    return SHOAL_UNLIKELY(deadline_ns <= core->now_ns) ? -ETIMEDOUT : 0;
 }
 
 /* The text that a plain function has given for its failure, to be freed; NULL without. */
@@ -251,7 +256,7 @@ static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot 
                                      .kind = slot->kind,
                                      .deadline_ns = slot->deadline_ns,
                                      .call = slot->call};
-    inbox->calls[slot->id] = call;
+    inbox->calls[slot->id & inbox->mask] = call;
     inbox->long_calls++;
     if (slot->kind == SHOAL_REQUEST_FIBER)
         start_fiber(call);
@@ -355,8 +360,9 @@ static void mark_unread(struct shoal_inbox *inbox, uint16_t id)
 /* The request is running, or not read yet, or answered. */
 static void cancel_one(struct shoal_inbox *inbox, uint16_t id)
 {
-    if (inbox->calls != NULL && inbox->calls[id] != NULL)
-        shoal_call_cancel(inbox->calls[id]);
+    struct shoal_long_call *call = inbox->calls != NULL ? inbox->calls[id & inbox->mask] : NULL;
+    if (call != NULL && call->id == id)
+        shoal_call_cancel(call);
     else
         mark_unread(inbox, id);
 }
@@ -366,27 +372,29 @@ void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox)
     (void)mail;
     /* acq_rel: the bits that were set before are seen below. Pairs with submit.c:cancel_request(). */
     atomic_fetch_and_explicit(inbox->reader.watched, ~SHOAL_RING_CANCELS, memory_order_acq_rel);
-    for (uint32_t word = 0; word <= inbox->mask / 64; word++) {
+    for (uint32_t word = 0; word < shoal_mail_cancel_words(inbox->mask + 1); word++) {
         if (atomic_load_explicit(&inbox->cancels[word], memory_order_relaxed) == 0)
             continue;
         SHOAL_DELAY_POINT();
         /* acquire: pairs with the fetch_and in submit.c:settle_marked(). */
         uint64_t bits = atomic_exchange_explicit(&inbox->cancels[word], 0, memory_order_acq_rel);
-        for (; bits != 0; bits &= bits - 1)
+        for (; bits != 0; bits &= bits - 1) {
+            SHOAL_DELAY_POINT();
             cancel_one(inbox, (uint16_t)(word * 64 + (unsigned)__builtin_ctzll(bits)));
+        }
     }
 }
 
 /* ---- Life ---- */
 
-struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_channel *channel,
+struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_mail_channel *channel,
                                     unsigned from)
 {
     struct shoal_inbox *inbox = shoal_mem_alloc_zeroed(sizeof(*inbox));
     if (inbox == NULL)
         return NULL;
-    size_t words = (channel->slots + 63) / 64;
-    inbox->cancelled = shoal_mem_alloc_zeroed(words * sizeof(uint64_t));
+    inbox->cancelled =
+        shoal_mem_alloc_zeroed(shoal_mail_cancel_words(channel->slots) * sizeof(uint64_t));
     if (inbox->cancelled == NULL) {
         shoal_mem_free(inbox, sizeof(*inbox));
         return NULL;
@@ -412,6 +420,7 @@ void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox)
         shoal_text_free(inbox->texts[i]);
     shoal_mem_free(inbox->texts, slots * sizeof(char *));
     shoal_mem_free(inbox->calls, slots * sizeof(*inbox->calls));
-    shoal_mem_free(inbox->cancelled, (slots + 63) / 64 * sizeof(uint64_t));
+    shoal_mem_free(inbox->cancelled,
+                   shoal_mail_cancel_words((uint32_t)slots) * sizeof(uint64_t));
     shoal_mem_free(inbox, sizeof(*inbox));
 }

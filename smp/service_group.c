@@ -16,7 +16,7 @@
 
 static size_t channels_bytes(const struct shoal_fleet *fleet)
 {
-    return (size_t)fleet->cores * fleet->cores * sizeof(_Atomic(struct shoal_channel *));
+    return (size_t)fleet->cores * fleet->cores * sizeof(_Atomic(struct shoal_mail_channel *));
 }
 
 static uint32_t power_of_two(unsigned at_least)
@@ -70,19 +70,22 @@ int shoal_service_group_new(struct shoal_service_group **out, const char *name,
         group_free(mail->fleet, group);
         return rc;
     }
+    shoal_list_push_back(&mail->own_groups, &group->node);
     *out = group;
     return 0;
 }
 
 /* ---- Freeing ---- */
 
-static int count_in_flight(void *arg, union shoal_value *out)
+static int check_idle(void *arg, union shoal_value *out)
 {
     const struct shoal_service_group *group = arg;
     const struct shoal_mail *mail = shoal_mail_self();
     const struct shoal_mail_row *row = &mail->rows[group->id];
+    (void)out;
     for (unsigned i = 0; row->outboxes != NULL && i < mail->cores; i++)
-        out->u64 += shoal_outbox_in_flight(row->outboxes[i]);
+        if (shoal_outbox_in_flight(row->outboxes[i]) > 0)
+            return -EBUSY;
     return 0;
 }
 
@@ -118,13 +121,14 @@ static int drop_outboxes(void *arg, union shoal_value *out)
 
 static int drop_group(void *arg, union shoal_value *out)
 {
-    const struct shoal_service_group *group = arg;
+    struct shoal_service_group *group = arg;
     struct shoal_fleet *fleet = shoal_mail_self()->fleet;
     (void)out;
+    shoal_list_remove(&group->node);
     pthread_mutex_lock(&fleet->groups_lock);
     fleet->group_used[group->id] = false;
     pthread_mutex_unlock(&fleet->groups_lock);
-    group_free(fleet, arg);
+    group_free(fleet, group);
     return 0;
 }
 
@@ -132,21 +136,21 @@ static int drop_group(void *arg, union shoal_value *out)
  * Runs `step` on a core, come what may: without memory for the message, a little later. On a fiber,
  * since a plain function is called while the core goes through its rings.
  */
-static uint64_t step_on(unsigned core, shoal_submit_fiber_fn *step,
-                        struct shoal_service_group *group)
+static int step_on(unsigned core, shoal_submit_fiber_fn *step, struct shoal_service_group *group)
 {
-    union shoal_value found = {.u64 = 0};
-    while (shoal_await(shoal_submit_fiber_to(core, step, group), &found) == -ENOMEM)
+    int rc;
+    while ((rc = shoal_await(shoal_submit_fiber_to(core, step, group), NULL)) == -ENOMEM)
         (void)shoal_sleep_ns(SHOAL_NS_PER_MS);
-    return found.u64;
+    return rc;
 }
 
-static uint64_t step_on_all(shoal_submit_fiber_fn *step, struct shoal_service_group *group)
+/* Returns the first failure. */
+static int step_on_all(shoal_submit_fiber_fn *step, struct shoal_service_group *group)
 {
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < shoal_mail_self()->cores; i++)
-        sum += step_on(i, step, group);
-    return sum;
+    int rc = 0;
+    for (unsigned i = 0; rc == 0 && i < shoal_mail_self()->cores; i++)
+        rc = step_on(i, step, group);
+    return rc;
 }
 
 int shoal_service_group_free(struct shoal_service_group *group)
@@ -155,17 +159,15 @@ int shoal_service_group_free(struct shoal_service_group *group)
         return 0;
     struct shoal_fleet *fleet = shoal_mail_self()->fleet;
     SHOAL_CHECK(group != &fleet->default_group, "the default service group is not freed");
-    int rc = 0;
-    shoal_fiber_shield();
-    if (step_on_all(count_in_flight, group) > 0) {
-        rc = -EBUSY;
-    } else {
+    shoal_fiber_shield(); /* and so no deadline holds for the steps: all are done, or none */
+    int rc = step_on_all(check_idle, group);
+    if (rc == 0) {
         /* No core makes an inbox of it from here on: each has taken up the message of the next
          * step, which orders this before. */
         atomic_store_explicit(&fleet->groups[group->id], NULL, memory_order_release);
-        step_on_all(drop_inboxes, group);
-        step_on_all(drop_outboxes, group);
-        step_on(group->home, drop_group, group);
+        (void)step_on_all(drop_inboxes, group);
+        (void)step_on_all(drop_outboxes, group);
+        (void)step_on(group->home, drop_group, group);
     }
     shoal_fiber_unshield();
     return rc;
@@ -173,14 +175,9 @@ int shoal_service_group_free(struct shoal_service_group *group)
 
 void shoal_service_groups_deinit(struct shoal_mail *mail)
 {
-    struct shoal_fleet *fleet = mail->fleet;
-    for (unsigned id = 1; id < SHOAL_SERVICE_GROUPS_MAX; id++) {
-        struct shoal_service_group *group = shoal_fleet_group(fleet, id);
-        if (group != NULL && group->home == mail->core->id) {
-            atomic_store_explicit(&fleet->groups[id], NULL, memory_order_relaxed);
-            group_free(fleet, group);
-        }
-    }
+    struct shoal_list *node;
+    while ((node = shoal_list_take_front(&mail->own_groups)) != NULL)
+        group_free(mail->fleet, SHOAL_CONTAINER_OF(node, struct shoal_service_group, node));
 }
 
 /* ---- Asking about one ---- */

@@ -7,7 +7,7 @@
  *    core) cannot deadlock as long as the groups form no cycle. Calls that nest within one group
  *    can, once all its credits are held by handlers that wait for one.
  * 3. What a core submits to itself is not bounded.
- * 4. Functions start in the order in which they were submitted within one group and pair of cores.
+ * 4. The order of submit.h holds within one group and pair of cores.
  */
 #ifndef SHOAL_SMP_SERVICE_GROUP_H
 #define SHOAL_SMP_SERVICE_GROUP_H

@@ -1,10 +1,14 @@
 /*
  * Asking: requests into outboxes, answers to futures. See mailbox_impl.h.
  *
- * A request's id is its place in `waiting`, where the pointer to its future carries two marks: that
- * its argument is to be freed with it, and that it was asked to end. With the second, the bit in
- * the channel is taken back before the id is used again: either the other core has not seen it and
- * never will, or it has, and has done with it before it reads the next request of that id.
+ * A request's id, without its highest bit, is its place in `waiting`, where the pointer to its future
+ * carries two marks: that its argument is to be freed with it, and that it was asked to end.
+ *
+ * Such a cancel is a bit in the channel, by id, which the other core takes and then applies to what
+ * has that id. It must not hit the next request of the place. So the bit is taken back when the
+ * answer has come; and because the other core may have taken it just then, without having applied
+ * it, each place has two ids, used in turn. The other core answers nothing between taking the bit
+ * and applying it: meanwhile a place may be used once more, with the other id, but not twice.
  */
 #include <errno.h>
 #include <string.h>
@@ -41,10 +45,10 @@ static uintptr_t marks_of(const struct shoal_future *marked)
 
 /* ---- Outboxes ---- */
 
-static struct shoal_channel *channel_new(uint32_t slots)
+static struct shoal_mail_channel *channel_new(uint32_t slots)
 {
-    size_t bytes = shoal_channel_bytes(slots);
-    struct shoal_channel *channel = shoal_mem_alloc_aligned(bytes, SHOAL_CACHE_LINE);
+    size_t bytes = shoal_mail_channel_bytes(slots);
+    struct shoal_mail_channel *channel = shoal_mem_alloc_aligned(bytes, SHOAL_CACHE_LINE);
     if (channel == NULL)
         return NULL;
     memset((void *)channel, 0, bytes);
@@ -63,7 +67,7 @@ static void outbox_free_parts(struct shoal_outbox *outbox)
     shoal_mem_free(outbox->free_ids, slots * sizeof(uint16_t));
     shoal_mem_free(outbox->arg_frees, slots * sizeof(struct shoal_arg_free));
     if (outbox->channel != NULL)
-        shoal_mem_free_aligned(outbox->channel, shoal_channel_bytes((uint32_t)slots),
+        shoal_mem_free_aligned(outbox->channel, shoal_mail_channel_bytes((uint32_t)slots),
                                SHOAL_CACHE_LINE);
     shoal_mem_free(outbox, sizeof(*outbox));
 }
@@ -71,7 +75,7 @@ static void outbox_free_parts(struct shoal_outbox *outbox)
 static void outbox_init(struct shoal_outbox *outbox, const struct shoal_service_group *group,
                         unsigned to)
 {
-    struct shoal_channel *channel = outbox->channel;
+    struct shoal_mail_channel *channel = outbox->channel;
     outbox->requests = channel->requests;
     outbox->answers = channel->answers;
     outbox->credits_max = group->in_flight_max;
@@ -179,6 +183,20 @@ static int wait_credit(struct shoal_mail *mail, struct shoal_outbox *outbox)
     return fiber->cancel_code;
 }
 
+/* The same for `timeout_ns` at most (0: as long as it takes); then -ETIMEDOUT. */
+static int wait_credit_until(struct shoal_mail *mail, struct shoal_outbox *outbox,
+                             uint64_t timeout_ns)
+{
+    if (SHOAL_LIKELY(timeout_ns == 0 || mail->core->fiber == NULL || outbox->credits > 0))
+        return wait_credit(mail, outbox);
+    struct shoal_scope scope;
+    const struct shoal_scope_options options = {.timeout_ns = timeout_ns};
+    shoal_scope_enter(&scope, &options);
+    int rc = wait_credit(mail, outbox);
+    (void)shoal_scope_leave(&scope); /* it has no children */
+    return rc;
+}
+
 /* ---- Sending ---- */
 
 static void cancel_request(void *ctx)
@@ -188,10 +206,11 @@ static void cancel_request(void *ctx)
     unsigned id = (unsigned)(key & KEY_ID_MASK);
     unsigned to = (unsigned)(key >> KEY_TO_SHIFT) & KEY_ID_MASK;
     struct shoal_outbox *outbox = mail->rows[key >> KEY_GROUP_SHIFT].outboxes[to];
-    struct shoal_channel *channel = outbox->channel;
-    if ((marks_of(outbox->waiting[id]) & MARK_CANCEL) != 0)
+    struct shoal_mail_channel *channel = outbox->channel;
+    struct shoal_future **waiting = &outbox->waiting[id & outbox->mask];
+    if ((marks_of(*waiting) & MARK_CANCEL) != 0)
         return;
-    outbox->waiting[id] = mark(outbox->waiting[id], MARK_CANCEL);
+    *waiting = mark(*waiting, MARK_CANCEL);
     /* relaxed: the next one releases it. */
     atomic_fetch_or_explicit(&channel->cancels[id / 64], UINT64_C(1) << (id % 64),
                              memory_order_relaxed);
@@ -213,7 +232,7 @@ static inline void hook_future(struct shoal_future *future, shoal_cancel_fn *can
 static inline uint64_t current_deadline_ns(const struct shoal_core *core)
 {
     const struct shoal_fiber *fiber = core->fiber;
-    if (fiber == NULL)
+    if (fiber == NULL || fiber->shields > 0)
         return SHOAL_NS_FOREVER;
     return fiber->scope != NULL ? fiber->scope->deadline_ns : fiber->deadline_ns;
 }
@@ -226,7 +245,7 @@ static inline struct shoal_request_slot *slot_take(struct shoal_outbox *outbox,
 {
     uint16_t id = outbox->free_ids[--outbox->credits];
     struct shoal_request_slot *slot = &outbox->requests[outbox->next_request & outbox->mask];
-    outbox->waiting[id] = future;
+    outbox->waiting[id & outbox->mask] = future;
     hook_future(future, cancel_request, (void *)(outbox->cancel_key | id)); // NOLINT
     slot->id = id;
     slot->kind = (uint8_t)kind;
@@ -249,22 +268,28 @@ static inline void slot_publish(struct shoal_mail *mail, struct shoal_outbox *ou
 
 /* ---- Answers ---- */
 
+/* The id with which the place of a request that has ended is used next. */
+static inline uint16_t other_id(const struct shoal_outbox *outbox, uint16_t id)
+{
+    return (uint16_t)(id ^ (outbox->mask + 1));
+}
+
 /* For a request that has marks. Its id is free again, and may have been taken again, afterwards. */
 static SHOAL_NOINLINE void settle_marked(struct shoal_outbox *outbox,
                                          const struct shoal_answer_slot *slot)
 {
-    uint16_t id = slot->id;
+    uint16_t id = slot->id & (uint16_t)outbox->mask;
     uintptr_t marks = marks_of(outbox->waiting[id]);
     struct shoal_future *future = future_of(outbox->waiting[id]);
     struct shoal_arg_free arg_free = {NULL, NULL};
     if ((marks & MARK_CANCEL) != 0)
         /* acq_rel: see the head of this file. Pairs with the exchange in serve.c. */
-        atomic_fetch_and_explicit(&outbox->channel->cancels[id / 64],
-                                  ~(UINT64_C(1) << (id % 64)), memory_order_acq_rel);
+        atomic_fetch_and_explicit(&outbox->channel->cancels[slot->id / 64],
+                                  ~(UINT64_C(1) << (slot->id % 64)), memory_order_acq_rel);
     if ((marks & MARK_ARG_FREE) != 0)
         arg_free = outbox->arg_frees[id];
     outbox->waiting[id] = NULL;
-    outbox->free_ids[outbox->credits++] = id;
+    outbox->free_ids[outbox->credits++] = other_id(outbox, slot->id);
     if (slot->code < 0)
         shoal_future_fail(future, slot->code, slot->text);
     else
@@ -276,14 +301,14 @@ static SHOAL_NOINLINE void settle_marked(struct shoal_outbox *outbox,
 static inline void take_answer(struct shoal_mail *mail, struct shoal_outbox *outbox,
                                const struct shoal_answer_slot *slot)
 {
-    uint16_t id = slot->id;
+    uint16_t id = slot->id & (uint16_t)outbox->mask;
     struct shoal_future *future = outbox->waiting[id];
     if (SHOAL_UNLIKELY(marks_of(future) != 0)) {
         settle_marked(outbox, slot);
         return;
     }
     outbox->waiting[id] = NULL;
-    outbox->free_ids[outbox->credits++] = id;
+    outbox->free_ids[outbox->credits++] = other_id(outbox, slot->id);
     if (SHOAL_UNLIKELY(slot->code < 0)) {
         shoal_future_fail(future, slot->code, slot->text);
         return;
@@ -344,6 +369,7 @@ struct submit {
     unsigned to;
     const struct shoal_service_group *group;
     struct shoal_arg_free arg_free;
+    uint64_t timeout_ns; /* 0: none */
     uint64_t deadline_ns;
 };
 
@@ -393,7 +419,7 @@ static struct shoal_future *submit_remote(struct shoal_mail *mail, const struct 
     struct shoal_outbox *outbox = shoal_outbox_get(mail, what->group, what->to);
     if (outbox == NULL || (what->arg_free.fn != NULL && !room_for_arg_frees(outbox)))
         return no_memory(what);
-    int rc = wait_credit(mail, outbox);
+    int rc = wait_credit_until(mail, outbox, what->timeout_ns);
     if (rc < 0)
         return refuse(what, rc == -ENOBUFS
                                 ? shoal_future_failed(rc, "%u messages to core %u are in flight",
@@ -407,8 +433,8 @@ static struct shoal_future *submit_remote(struct shoal_mail *mail, const struct 
     struct shoal_request_slot *slot = slot_take(outbox, what->kind, future, what->deadline_ns);
     slot->call = what->call;
     if (what->arg_free.fn != NULL) {
-        outbox->arg_frees[slot->id] = what->arg_free;
-        outbox->waiting[slot->id] = mark(future, MARK_ARG_FREE);
+        outbox->arg_frees[slot->id & outbox->mask] = what->arg_free;
+        outbox->waiting[slot->id & outbox->mask] = mark(future, MARK_ARG_FREE);
     }
     slot_publish(mail, outbox, slot);
     wake_credit_waiter(mail, outbox); /* each in the line wakes the next */
@@ -506,6 +532,7 @@ struct shoal_future *shoal_submit(unsigned core, const struct shoal_submit *call
         .to = core,
         .group = call->group != NULL ? call->group : &mail->fleet->default_group,
         .arg_free = {call->arg_free, call->arg},
+        .timeout_ns = call->timeout_ns,
         .deadline_ns = current_deadline_ns(mail->core),
     };
     what.call.arg = call->arg;

@@ -3,7 +3,8 @@
  *
  *   struct shoal_future *count = shoal_submit_to(1, count_rows, table);
  *
- * 1. Between one pair of cores, functions start in the order in which they were submitted.
+ * 1. Between one pair of cores, functions start in the order in which they were submitted: those
+ *    that run as tasks among each other, and those that run on fibers likewise.
  * 2. What may be in flight towards a core is bounded (SHOAL_SUBMIT_IN_FLIGHT_MAX, or the bound of
  *    a service group, see shoal/smp/service_group.h). At the bound a fiber waits its turn, in
  *    order; a plain task gets a future failed with -ENOBUFS.
