@@ -34,6 +34,9 @@
 #define BATCH_MAX  32
 #define LOOK_NS    (4 * SHOAL_NS_PER_US)
 #define IO_LOOK_NS (100 * SHOAL_NS_PER_US)
+#define CAREFUL_LOOKS     8 /* for each LOOK_NS that a batch took */
+#define CAREFUL_LOOKS_MAX 1024
+
 #define IO_REST_NS (5 * SHOAL_NS_PER_US)
 
 #define SPIN_CLOCK_ROUNDS 32
@@ -157,13 +160,24 @@ static void look(struct shoal_core *core, bool at_io)
     shoal_sched_note_main(core);
 }
 
-/* Long tasks get smaller batches, short ones larger. */
+/*
+ * Long tasks get smaller batches, short ones larger. After one that took very long the batches stay
+ * at one task for a while, as long as the looks cost little beside what it took: long ones that are
+ * rare among short ones must not meet in one batch.
+ */
 static void adapt_batch(struct shoal_core *core, uint64_t took_cycles)
 {
-    if (took_cycles > core->look_cycles)
-        core->batch = took_cycles > 4 * core->look_cycles ? 1 : (core->batch + 1) / 2;
-    else if (2 * took_cycles < core->look_cycles && core->batch < BATCH_MAX)
+    if (took_cycles > 4 * core->look_cycles) {
+        uint64_t looks = CAREFUL_LOOKS * took_cycles / core->look_cycles;
+        core->batch = 1;
+        core->careful_looks = looks < CAREFUL_LOOKS_MAX ? (uint32_t)looks : CAREFUL_LOOKS_MAX;
+    } else if (took_cycles > core->look_cycles) {
+        core->batch = (core->batch + 1) / 2;
+    } else if (core->careful_looks > 0) {
+        core->careful_looks--;
+    } else if (2 * took_cycles < core->look_cycles && core->batch < BATCH_MAX) {
         core->batch *= 2;
+    }
 }
 
 /* Runs tasks of the current group until there are none or its time is up; returns the time. */

@@ -81,6 +81,7 @@ struct shoal_core {
     struct shoal_sched_group *current;
     uint32_t budget; /* tasks that may run before the next look at messages */
     uint32_t batch;  /* what `budget` begins with: fewer while tasks are long */
+    uint32_t careful_looks; /* for how many looks the batches stay small */
     uint32_t ready_groups;
     uint64_t now_ns;
     uint64_t virtual_time;

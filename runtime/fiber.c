@@ -195,12 +195,14 @@ void shoal_fiber_release(struct shoal_core *core, struct shoal_fiber *fiber)
         fiber_destroy(core, fiber);
         return;
     }
-    if (++pool->free_count > SHOAL_FIBERS_HOT) {
+    pool->free_count++;
+    if (pool->hot_count == SHOAL_FIBERS_HOT) {
         shoal_stack_trim(pool, fiber->stack);
         fiber->has_context = false;
         shoal_list_push_back(&pool->free, &fiber->node);
     } else {
         /* Front: the stack that was used last is the warmest. */
+        pool->hot_count++;
         shoal_list_push_back(pool->free.next, &fiber->node);
     }
 }
@@ -308,6 +310,8 @@ static struct shoal_fiber *fiber_take(struct shoal_core *core, size_t stack_byte
     if (SHOAL_LIKELY(node != NULL)) {
         fiber = SHOAL_CONTAINER_OF(node, struct shoal_fiber, node);
         pool->free_count--;
+        if (SHOAL_LIKELY(fiber->has_context))
+            pool->hot_count--;
     } else {
         fiber = fiber_new(core, stack_bytes);
         if (fiber == NULL)

@@ -77,6 +77,14 @@ SHOAL_API struct shoal_fiber *shoal_fiber_self(void);
 
 SHOAL_API const char *shoal_fiber_name(const struct shoal_fiber *fiber);
 
+/*
+ * Says why what runs here fails: `return shoal_fiber_explain(-EDOM, "no root of %d", x)`. Returns
+ * `code`. On a fiber the text becomes its shoal_error_message(); a function that was submitted
+ * (shoal/smp/submit.h), plain or on a fiber, sends it back with its code. The text is cut at 511
+ * bytes, and lost without memory. Does not yield.
+ */
+SHOAL_API int shoal_fiber_explain(int code, const char *fmt, ...) SHOAL_PRINTF(2, 3);
+
 /* Lets everything else that is ready run first. Returns 0, or -ECANCELED. Yields. */
 SHOAL_API int shoal_yield(void);
 

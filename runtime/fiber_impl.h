@@ -13,7 +13,7 @@
  *   | guard | ......... stack 0 | guard | ......... stack 1 | ...
  *
  * A fiber that returns goes back to the pool with its context intact: the next spawn only sets a
- * function and switches to it. Beyond SHOAL_FIBERS_HOT free ones, a stack's pages are given back.
+ * function and switches to it. Beyond SHOAL_FIBERS_HOT such ones, a stack's pages are given back.
  */
 #ifndef SHOAL_RUNTIME_FIBER_IMPL_H
 #define SHOAL_RUNTIME_FIBER_IMPL_H
@@ -84,6 +84,7 @@ struct shoal_fiber_pool {
     struct shoal_list free;
     struct shoal_stack_batch *batches;
     uint32_t free_count;
+    uint32_t hot_count; /* of the free ones: whose stacks have kept their pages; they come first */
     uint32_t live_count;
     uint32_t stack_bytes;
     void *loop_asan_fake_stack;
@@ -165,9 +166,6 @@ static inline void shoal_fiber_wait_end(struct shoal_fiber *fiber)
 
 /* Takes over `text` as the message of the last failure (NULL: none). */
 void shoal_fiber_set_message(struct shoal_fiber *fiber, char *text_move);
-
-/* Leaves a text for the running fiber's shoal_error_message(), and returns `code`. */
-int shoal_fiber_explain(int code, const char *fmt, ...) SHOAL_PRINTF(2, 3);
 
 /* fiber_stack.c: memory of stacks. */
 void shoal_stack_reserve(struct shoal_fiber_pool *pool); /* a first batch, if there is memory */
