@@ -106,6 +106,7 @@ static void take_foreign(struct shoal_core *core)
 {
     if (SHOAL_LIKELY(atomic_load_explicit(&core->shared.foreign, memory_order_relaxed) == NULL))
         return;
+    core->last_active_ns = core->now_ns;
     /* acquire: pairs with the compare-exchange in shoal_core_post_foreign(). */
     struct shoal_task *stack =
         atomic_exchange_explicit(&core->shared.foreign, NULL, memory_order_acquire);

@@ -39,6 +39,7 @@ void shoal_mail_verify(struct shoal_mail *mail)
         struct shoal_ring_writer *writer = mail->unverified;
         mail->unverified = writer->next;
         writer->unverified = false;
+        shoal_writer_flush(writer);
         if (!shoal_ring_verify(writer->watched))
             shoal_mail_announce(mail, writer->to);
     }

@@ -40,9 +40,14 @@ struct shoal_ring_reader {
 struct shoal_ring_writer {
     struct shoal_ring_writer *next; /* of the core's unverified rings */
     _Atomic uint32_t *watched;
+    void (*flush)(struct shoal_ring_writer *writer); /* writes what is staged into the ring */
     uint16_t to;
     bool unverified;
+    uint32_t staged; /* how many slots wait to be written */
 };
+
+/* Slots that are staged at most; see submit.c. */
+#define SHOAL_STAGED_MAX 16
 
 /* What is done with the argument of a request that has ended. */
 struct shoal_arg_free {
@@ -67,6 +72,7 @@ struct shoal_outbox {
     struct shoal_arg_free *arg_frees; /* by id; made when first used */
     struct shoal_future **waiting;    /* by id */
     uint16_t *free_ids;
+    struct shoal_request_slot staged[SHOAL_STAGED_MAX];
 };
 
 struct shoal_long_call;
@@ -89,6 +95,7 @@ struct shoal_inbox {
                                        were read */
     uint32_t cancelled_count;
     uint64_t long_calls; /* that run */
+    struct shoal_answer_slot staged[SHOAL_STAGED_MAX];
 };
 
 /* A request that outlives its slot, or is of this core. */
@@ -184,11 +191,9 @@ static inline unsigned shoal_outbox_in_flight(const struct shoal_outbox *outbox)
 /* Tells core `to` that this core has put something into a ring for it. */
 void shoal_mail_announce(struct shoal_mail *mail, unsigned to);
 
-/* After a slot was published: sees to it that the reader will look. */
+/* After the first slot since the last look was published: sees to it that the reader will look. */
 static inline void shoal_mail_published(struct shoal_mail *mail, struct shoal_ring_writer *writer)
 {
-    if (writer->unverified)
-        return;
     writer->unverified = true;
     writer->next = mail->unverified;
     mail->unverified = writer;
@@ -196,7 +201,13 @@ static inline void shoal_mail_published(struct shoal_mail *mail, struct shoal_ri
         shoal_mail_announce(mail, writer->to);
 }
 
-/* Verifies, and announces where needed, all that was published since the last time. */
+static inline void shoal_writer_flush(struct shoal_ring_writer *writer)
+{
+    if (writer->staged > 0)
+        writer->flush(writer);
+}
+
+/* Writes all that is staged; verifies, and announces where needed, all that was published. */
 void shoal_mail_verify(struct shoal_mail *mail);
 
 /* Has the ring looked at directly from now on. Returns its `watched` word as it was. */

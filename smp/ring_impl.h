@@ -60,23 +60,49 @@ struct shoal_call {
     };
 };
 
+/*
+ * A slot's head says which message the slot holds, by its index + 1, and 32 bits about it. It is
+ * written last and read first, whole. All words of a slot are written one right after the other:
+ * the other core looks at the slot meanwhile, and each look between two stores takes the line away
+ * and costs a way there and back.
+ */
+static inline uint64_t shoal_slot_head(uint32_t index, uint32_t info)
+{
+    return (uint64_t)info << 32 | (uint32_t)(index + 1);
+}
+
+static inline bool shoal_slot_holds(uint64_t head, uint32_t index)
+{
+    return (uint32_t)head == (uint32_t)(index + 1);
+}
+
+static inline uint32_t shoal_slot_info(uint64_t head)
+{
+    return (uint32_t)(head >> 32);
+}
+
+/* The information in a request's head: its id among those in flight, and its kind. */
+static inline uint32_t shoal_request_info(uint16_t id, enum shoal_request_kind kind)
+{
+    return (uint32_t)kind << 16 | id;
+}
+
 struct shoal_request_slot {
-    _Atomic uint32_t sequence; /* of the message that the slot holds: its index + 1 */
-    uint16_t id;               /* of the request among those in flight: below 2 * slots */
-    uint8_t kind;
-    uint8_t unused;
+    _Atomic uint64_t head; /* with shoal_request_info() */
     struct shoal_call call;
     uint64_t deadline_ns; /* SHOAL_NS_FOREVER: none */
 };
 SHOAL_STATIC_ASSERT(sizeof(struct shoal_request_slot) == SHOAL_CACHE_LINE, "one line a request");
 
+/* In an answer's head, beside the id: it is a failure, and `code` and `text` are valid. */
+#define SHOAL_ANSWER_FAILED (UINT32_C(1) << 16)
+
 struct shoal_answer_slot {
-    _Atomic uint32_t sequence;
-    int32_t code;
-    const char *text; /* of a failure; the answering core's until the slot is written again */
+    _Atomic uint64_t head; /* with the id */
     union shoal_value value;
-    uint16_t id;
-    uint16_t unused[11];
+    const char *text; /* of a failure; the answering core's until the slot is written again */
+    int64_t code;
+    uint64_t unused[2];
 };
 SHOAL_STATIC_ASSERT(sizeof(struct shoal_answer_slot) == SHOAL_CACHE_LINE, "one line an answer");
 

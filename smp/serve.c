@@ -1,9 +1,8 @@
 /*
  * Answering: running requests, and what of them outlives its slot. See mailbox_impl.h.
  *
- * A plain function writes its value straight into the answer slot, which is taken before it is
- * called: what it does meanwhile may answer others. The asker reads answers in order, so that a
- * later one waits for it, but a plain function does not take long.
+ * A plain function writes its value into a local variable, and from there it goes into the slot at
+ * once with the rest: the asker looks at the slot while the function runs.
  */
 #include <errno.h>
 #include <string.h>
@@ -19,58 +18,90 @@
 
 /* ---- Answers ---- */
 
-static inline struct shoal_answer_slot *answer_take(struct shoal_inbox *inbox)
+/* The slot that is next, or the one where it is staged (as requests are, see submit.c). */
+static inline struct shoal_answer_slot *answer_slot(struct shoal_inbox *inbox)
 {
-    uint32_t at = inbox->next_answer++ & inbox->mask;
-    struct shoal_answer_slot *slot = &inbox->answers[at];
+    uint32_t at = inbox->next_answer & inbox->mask;
     if (SHOAL_UNLIKELY(inbox->texts_kept > 0) && inbox->texts[at] != NULL) {
         shoal_text_free(inbox->texts[at]);
         inbox->texts[at] = NULL;
         inbox->texts_kept--;
     }
-    slot->value = (union shoal_value){.slice = {NULL, 0, 0}};
-    return slot;
+    return inbox->writer.unverified ? &inbox->staged[inbox->writer.staged] : &inbox->answers[at];
 }
 
-/* `text_move` becomes the slot's until the slot is written again; it is lost without memory. */
-static SHOAL_NOINLINE void answer_explain(struct shoal_inbox *inbox, struct shoal_answer_slot *slot,
-                                          char *text_move)
+static void flush_answers(struct shoal_ring_writer *writer)
 {
-    slot->text = NULL;
-    if (text_move == NULL)
-        return;
-    if (inbox->texts == NULL)
-        inbox->texts = shoal_mem_alloc_zeroed(((size_t)inbox->mask + 1) * sizeof(char *));
-    if (inbox->texts == NULL) {
-        shoal_text_free(text_move);
-        return;
+    struct shoal_inbox *inbox = SHOAL_CONTAINER_OF(writer, struct shoal_inbox, writer);
+    const struct shoal_answer_slot *end = inbox->staged + writer->staged;
+    uint32_t index = inbox->next_answer - writer->staged;
+    writer->staged = 0;
+    for (const struct shoal_answer_slot *from = inbox->staged; from != end; from++) {
+        struct shoal_answer_slot *slot = &inbox->answers[index++ & inbox->mask];
+        uint64_t head = atomic_load_explicit(&from->head, memory_order_relaxed);
+        SHOAL_VALUE_COPY(&slot->value, &from->value);
+        if (SHOAL_UNLIKELY((shoal_slot_info(head) & SHOAL_ANSWER_FAILED) != 0)) {
+            slot->text = from->text;
+            slot->code = from->code;
+        }
+        SHOAL_DELAY_POINT();
+        SHOAL_DELAY_POINT();
+        /* release: pairs with the acquire load in submit.c:answer_head(). */
+        atomic_store_explicit(&slot->head, head, memory_order_release);
     }
-    inbox->texts[slot - inbox->answers] = text_move;
-    inbox->texts_kept++;
-    slot->text = text_move;
 }
 
 static inline void answer_publish(struct shoal_inbox *inbox, struct shoal_answer_slot *slot,
-                                  uint32_t index, uint16_t id, int code)
+                                  uint32_t info)
 {
-    slot->id = id;
-    slot->code = code;
+    uint64_t head = shoal_slot_head(inbox->next_answer++, info);
+    if (inbox->writer.unverified) {
+        atomic_store_explicit(&slot->head, head, memory_order_relaxed); /* staged: private */
+        if (++inbox->writer.staged == SHOAL_STAGED_MAX)
+            flush_answers(&inbox->writer);
+        return;
+    }
     SHOAL_DELAY_POINT();
-    /* release: pairs with the acquire load in submit.c:answer_at(). */
-    atomic_store_explicit(&slot->sequence, index + 1, memory_order_release);
+    /* release: pairs with the acquire load in submit.c:answer_head(). */
+    atomic_store_explicit(&slot->head, head, memory_order_release);
     shoal_mail_published(inbox->mail, &inbox->writer);
+}
+
+static inline void answer_value(struct shoal_inbox *inbox, uint16_t id,
+                                const union shoal_value *value)
+{
+    struct shoal_answer_slot *slot = answer_slot(inbox);
+    SHOAL_VALUE_COPY(&slot->value, value);
+    answer_publish(inbox, slot, id);
+}
+
+/* `text_move` becomes the slot's until the slot is written again; it is lost without memory. */
+static SHOAL_NOINLINE void answer_failure(struct shoal_inbox *inbox, uint16_t id, int code,
+                                          char *text_move)
+{
+    struct shoal_answer_slot *slot = answer_slot(inbox);
+    if (text_move != NULL && inbox->texts == NULL)
+        inbox->texts = shoal_mem_alloc_zeroed(((size_t)inbox->mask + 1) * sizeof(char *));
+    if (text_move != NULL && inbox->texts == NULL) {
+        shoal_text_free(text_move);
+        text_move = NULL;
+    }
+    if (text_move != NULL) {
+        inbox->texts[inbox->next_answer & inbox->mask] = text_move;
+        inbox->texts_kept++;
+    }
+    slot->text = text_move;
+    slot->code = code;
+    answer_publish(inbox, slot, id | SHOAL_ANSWER_FAILED);
 }
 
 static void answer(struct shoal_inbox *inbox, uint16_t id, int code, char *text_move,
                    const union shoal_value *value)
 {
-    uint32_t index = inbox->next_answer;
-    struct shoal_answer_slot *slot = answer_take(inbox);
     if (code < 0)
-        answer_explain(inbox, slot, text_move);
+        answer_failure(inbox, id, code, text_move);
     else
-        slot->value = *value;
-    answer_publish(inbox, slot, index, id, code);
+        answer_value(inbox, id, value);
 }
 
 /* ---- Calls that outlive their slot, and those of this core ---- */
@@ -242,72 +273,89 @@ static SHOAL_NOINLINE bool take_cancelled(struct shoal_inbox *inbox, uint16_t id
     return true;
 }
 
-static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot *slot)
+static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot *slot, uint32_t info)
 {
+    uint16_t id = (uint16_t)info;
+    uint8_t kind = (uint8_t)(info >> 16);
     if (inbox->calls == NULL)
         inbox->calls = shoal_mem_alloc_zeroed(((size_t)inbox->mask + 1) * sizeof(*inbox->calls));
     struct shoal_long_call *call =
         inbox->calls != NULL ? shoal_slab_take(&inbox->mail->calls) : NULL;
     if (call == NULL) {
-        answer(inbox, slot->id, -ENOMEM, NULL, NULL);
+        answer(inbox, id, -ENOMEM, NULL, NULL);
         return;
     }
     *call = (struct shoal_long_call){.inbox = inbox,
-                                     .id = slot->id,
-                                     .kind = slot->kind,
+                                     .id = id,
+                                     .kind = kind,
                                      .deadline_ns = slot->deadline_ns,
                                      .call = slot->call};
-    inbox->calls[slot->id & inbox->mask] = call;
+    inbox->calls[id & inbox->mask] = call;
     inbox->long_calls++;
-    if (slot->kind == SHOAL_REQUEST_FIBER)
+    if (kind == SHOAL_REQUEST_FIBER)
         start_fiber(call);
     else
         start_future(call);
 }
 
 static inline void run_plain(struct shoal_core *core, struct shoal_inbox *inbox,
-                             const struct shoal_request_slot *slot)
+                             const struct shoal_request_slot *slot, uint32_t info)
 {
-    uint32_t index = inbox->next_answer;
-    struct shoal_answer_slot *out = answer_take(inbox);
-    uint16_t id = slot->id;
+    union shoal_value out = {.slice = {NULL, 0, 0}};
     if (SHOAL_UNLIKELY(core->explanation != NULL))
         shoal_text_free(take_explanation(core));
     /* The slot stays as it is while this runs: it is written again only once a later request has
      * been answered. */
-    void *arg = slot->kind == SHOAL_REQUEST_COPY ? (void *)slot->call.copy : slot->call.arg;
-    int code = slot->call.fn.plain(arg, &out->value);
-    if (SHOAL_UNLIKELY(code < 0))
-        answer_explain(inbox, out, take_explanation(core));
-    answer_publish(inbox, out, index, id, code);
+    void *arg =
+        info >> 16 == SHOAL_REQUEST_COPY ? (void *)slot->call.copy : slot->call.arg;
+    int code = slot->call.fn.plain(arg, &out);
+    if (SHOAL_LIKELY(code >= 0))
+        answer_value(inbox, (uint16_t)info, &out);
+    else
+        answer_failure(inbox, (uint16_t)info, code, take_explanation(core));
 }
 
 static inline void run_request(struct shoal_core *core, struct shoal_inbox *inbox,
-                               const struct shoal_request_slot *slot)
+                               const struct shoal_request_slot *slot, uint32_t info)
 {
-    bool cancelled =
-        SHOAL_UNLIKELY(inbox->cancelled_count > 0) && take_cancelled(inbox, slot->id);
+    uint16_t id = (uint16_t)info;
+    bool cancelled = SHOAL_UNLIKELY(inbox->cancelled_count > 0) && take_cancelled(inbox, id);
     int code = refusal(cancelled, slot->deadline_ns);
     if (SHOAL_UNLIKELY(code < 0))
-        answer(inbox, slot->id, code, NULL, NULL);
-    else if (SHOAL_LIKELY(slot->kind <= SHOAL_REQUEST_COPY))
-        run_plain(core, inbox, slot);
+        answer_failure(inbox, id, code, NULL);
+    else if (SHOAL_LIKELY(info >> 16 <= SHOAL_REQUEST_COPY))
+        run_plain(core, inbox, slot, info);
     else
-        run_long(inbox, slot);
+        run_long(inbox, slot, info);
 }
 
-/* The request at `index`; NULL when it is not there yet. */
-static inline const struct shoal_request_slot *request_at(const struct shoal_inbox *inbox,
-                                                          uint32_t index)
+static inline const struct shoal_request_slot *request_slot(const struct shoal_inbox *inbox,
+                                                            uint32_t index)
 {
-    const struct shoal_request_slot *slot = &inbox->requests[index & inbox->mask];
+    return &inbox->requests[index & inbox->mask];
+}
+
+static inline uint64_t request_head(const struct shoal_inbox *inbox, uint32_t index)
+{
     /* acquire: pairs with the release store in submit.c:slot_publish(). */
-    return atomic_load_explicit(&slot->sequence, memory_order_acquire) == index + 1 ? slot : NULL;
+    return atomic_load_explicit(&request_slot(inbox, index)->head, memory_order_acquire);
+}
+
+/* Runs the request that follows, if it is there. */
+static inline bool run_next(struct shoal_core *core, struct shoal_inbox *inbox)
+{
+    uint32_t index = inbox->next_request;
+    uint64_t head = request_head(inbox, index);
+    if (!shoal_slot_holds(head, index))
+        return false;
+    inbox->next_request = index + 1;
+    run_request(core, inbox, request_slot(inbox, index), shoal_slot_info(head));
+    return true;
 }
 
 bool shoal_inbox_has_request(const struct shoal_inbox *inbox)
 {
-    return request_at(inbox, inbox->next_request) != NULL;
+    return shoal_slot_holds(request_head(inbox, inbox->next_request), inbox->next_request);
 }
 
 /* Long functions get smaller bursts, short ones larger. */
@@ -323,26 +371,19 @@ static void adapt_burst(struct shoal_mail *mail, unsigned ran, uint64_t took_cyc
 unsigned shoal_inbox_run(struct shoal_mail *mail, struct shoal_inbox *inbox)
 {
     struct shoal_core *core = mail->core;
-    const struct shoal_request_slot *slot = request_at(inbox, inbox->next_request);
-    if (slot == NULL)
+    if (!shoal_inbox_has_request(inbox))
         return 0;
-    inbox->next_request++;
     /* A lone request is not timed, which costs more than it does, unless bursts have come to that. */
     uint64_t start_cycles = mail->burst == 1 ? shoal_cycles() : 0;
-    run_request(core, inbox, slot);
-    unsigned ran = 1;
-    slot = request_at(inbox, inbox->next_request);
-    if (slot == NULL)
-        return ran;
-    if (mail->burst > 1)
+    unsigned ran = run_next(core, inbox);
+    bool more = shoal_inbox_has_request(inbox);
+    if (more && mail->burst > 1)
         start_cycles = shoal_cycles();
-    while (ran < mail->burst && slot != NULL) {
-        inbox->next_request++;
-        run_request(core, inbox, slot);
+    while (ran < mail->burst && run_next(core, inbox))
         ran++;
-        slot = request_at(inbox, inbox->next_request);
-    }
-    adapt_burst(mail, ran, shoal_cycles() - start_cycles);
+    shoal_writer_flush(&inbox->writer);
+    if (more)
+        adapt_burst(mail, ran, shoal_cycles() - start_cycles);
     return ran;
 }
 
@@ -350,9 +391,10 @@ unsigned shoal_inbox_run(struct shoal_mail *mail, struct shoal_inbox *inbox)
 
 static void mark_unread(struct shoal_inbox *inbox, uint16_t id)
 {
-    const struct shoal_request_slot *slot;
-    for (uint32_t index = inbox->next_request; (slot = request_at(inbox, index)) != NULL; index++) {
-        if (slot->id != id)
+    uint64_t head;
+    for (uint32_t index = inbox->next_request;
+         shoal_slot_holds(head = request_head(inbox, index), index); index++) {
+        if ((uint16_t)shoal_slot_info(head) != id)
             continue;
         inbox->cancelled[id / 64] |= UINT64_C(1) << (id % 64);
         inbox->cancelled_count++;
@@ -411,6 +453,7 @@ struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_mail_c
     shoal_list_init(&inbox->reader.node);
     inbox->writer.watched = &channel->answers_watched;
     inbox->writer.to = (uint16_t)from;
+    inbox->writer.flush = flush_answers;
     return inbox;
 }
 

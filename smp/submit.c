@@ -72,6 +72,8 @@ static void outbox_free_parts(struct shoal_outbox *outbox)
     shoal_mem_free(outbox, sizeof(*outbox));
 }
 
+static void flush_requests(struct shoal_ring_writer *writer);
+
 static void outbox_init(struct shoal_outbox *outbox, const struct shoal_service_group *group,
                         unsigned to)
 {
@@ -86,6 +88,7 @@ static void outbox_init(struct shoal_outbox *outbox, const struct shoal_service_
         (uintptr_t)to << KEY_TO_SHIFT | (uintptr_t)group->id << KEY_GROUP_SHIFT;
     outbox->writer.watched = &channel->requests_watched;
     outbox->writer.to = (uint16_t)to;
+    outbox->writer.flush = flush_requests;
     outbox->reader.watched = &channel->answers_watched;
     shoal_list_init(&outbox->reader.node);
     shoal_list_init(&outbox->credit_waiters);
@@ -211,9 +214,11 @@ static void cancel_request(void *ctx)
     if ((marks_of(*waiting) & MARK_CANCEL) != 0)
         return;
     *waiting = mark(*waiting, MARK_CANCEL);
-    /* relaxed: the next one releases it. */
+    shoal_writer_flush(&outbox->writer); /* the request is in the ring before its cancel is seen */
+    /* release: who sees the bit, led here by an earlier cancel, sees the request too. Pairs with the
+     * exchange in serve.c:shoal_inbox_cancels(). */
     atomic_fetch_or_explicit(&channel->cancels[id / 64], UINT64_C(1) << (id % 64),
-                             memory_order_relaxed);
+                             memory_order_release);
     SHOAL_DELAY_POINT();
     /* acq_rel: pairs with the one in serve.c:shoal_inbox_cancels(). */
     atomic_fetch_or_explicit(&channel->requests_watched, SHOAL_RING_CANCELS, memory_order_acq_rel);
@@ -237,29 +242,63 @@ static inline uint64_t current_deadline_ns(const struct shoal_core *core)
     return fiber->scope != NULL ? fiber->scope->deadline_ns : fiber->deadline_ns;
 }
 
-/* Takes a credit and the slot that follows; the caller fills in `call`, then publishes it. */
-static inline struct shoal_request_slot *slot_take(struct shoal_outbox *outbox,
-                                                   enum shoal_request_kind kind,
-                                                   struct shoal_future *future,
-                                                   uint64_t deadline_ns)
+/* Takes a credit for `future`; returns the request's id. */
+static inline uint16_t id_take(struct shoal_outbox *outbox, struct shoal_future *future)
 {
     uint16_t id = outbox->free_ids[--outbox->credits];
-    struct shoal_request_slot *slot = &outbox->requests[outbox->next_request & outbox->mask];
     outbox->waiting[id & outbox->mask] = future;
     hook_future(future, cancel_request, (void *)(outbox->cancel_key | id)); // NOLINT
-    slot->id = id;
-    slot->kind = (uint8_t)kind;
-    slot->deadline_ns = deadline_ns;
-    return slot;
+    return id;
 }
 
-static inline void slot_publish(struct shoal_mail *mail, struct shoal_outbox *outbox,
-                                struct shoal_request_slot *slot)
+/*
+ * Where the next request is to be written. A store to a line that the other core has read waits for
+ * that line, and every store after it waits, too, as soon as the processor has some tens of them:
+ * what a submit writes beside its slot. So only the first request since the last look goes into the
+ * ring at once; those that follow are staged and then written one right after the other.
+ */
+static inline struct shoal_request_slot *next_slot(struct shoal_outbox *outbox)
 {
-    uint32_t index = outbox->next_request++;
+    if (outbox->writer.unverified)
+        return &outbox->staged[outbox->writer.staged];
+    return &outbox->requests[outbox->next_request & outbox->mask];
+}
+
+static void flush_requests(struct shoal_ring_writer *writer)
+{
+    struct shoal_outbox *outbox = SHOAL_CONTAINER_OF(writer, struct shoal_outbox, writer);
+    const struct shoal_request_slot *end = outbox->staged + writer->staged;
+    uint32_t index = outbox->next_request - writer->staged;
+    writer->staged = 0;
+    for (const struct shoal_request_slot *from = outbox->staged; from != end; from++) {
+        struct shoal_request_slot *slot = &outbox->requests[index++ & outbox->mask];
+        uint64_t head = atomic_load_explicit(&from->head, memory_order_relaxed);
+        slot->call.fn = from->call.fn;
+        slot->call.arg = from->call.arg;
+        slot->deadline_ns = from->deadline_ns;
+        if (SHOAL_UNLIKELY(shoal_slot_info(head) >> 16 == SHOAL_REQUEST_COPY))
+            memcpy(slot->call.copy, from->call.copy, sizeof(slot->call.copy));
+        SHOAL_DELAY_POINT();
+        SHOAL_DELAY_POINT();
+        /* release: pairs with the acquire load in serve.c:request_head(). */
+        atomic_store_explicit(&slot->head, head, memory_order_release);
+    }
+}
+
+/* After everything else of the slot. */
+static inline void slot_publish(struct shoal_mail *mail, struct shoal_outbox *outbox,
+                                struct shoal_request_slot *slot, uint32_t info)
+{
+    uint64_t head = shoal_slot_head(outbox->next_request++, info);
+    if (outbox->writer.unverified) {
+        atomic_store_explicit(&slot->head, head, memory_order_relaxed); /* staged: private */
+        if (++outbox->writer.staged == SHOAL_STAGED_MAX)
+            flush_requests(&outbox->writer);
+        return;
+    }
     SHOAL_DELAY_POINT();
-    /* release: pairs with the acquire load in serve.c:request_at(). */
-    atomic_store_explicit(&slot->sequence, index + 1, memory_order_release);
+    /* release: pairs with the acquire load in serve.c:request_head(). */
+    atomic_store_explicit(&slot->head, head, memory_order_release);
     shoal_mail_published(mail, &outbox->writer);
     if (SHOAL_UNLIKELY(!shoal_list_linked(&outbox->reader.node)))
         shoal_mail_watch(&mail->watched_outboxes, &outbox->reader); /* an answer comes soon */
@@ -276,22 +315,23 @@ static inline uint16_t other_id(const struct shoal_outbox *outbox, uint16_t id)
 
 /* For a request that has marks. Its id is free again, and may have been taken again, afterwards. */
 static SHOAL_NOINLINE void settle_marked(struct shoal_outbox *outbox,
-                                         const struct shoal_answer_slot *slot)
+                                         const struct shoal_answer_slot *slot, uint32_t info)
 {
-    uint16_t id = slot->id & (uint16_t)outbox->mask;
-    uintptr_t marks = marks_of(outbox->waiting[id]);
-    struct shoal_future *future = future_of(outbox->waiting[id]);
+    uint16_t id = (uint16_t)info;
+    uint16_t at = id & (uint16_t)outbox->mask;
+    uintptr_t marks = marks_of(outbox->waiting[at]);
+    struct shoal_future *future = future_of(outbox->waiting[at]);
     struct shoal_arg_free arg_free = {NULL, NULL};
     if ((marks & MARK_CANCEL) != 0)
         /* acq_rel: see the head of this file. Pairs with the exchange in serve.c. */
-        atomic_fetch_and_explicit(&outbox->channel->cancels[slot->id / 64],
-                                  ~(UINT64_C(1) << (slot->id % 64)), memory_order_acq_rel);
+        atomic_fetch_and_explicit(&outbox->channel->cancels[id / 64],
+                                  ~(UINT64_C(1) << (id % 64)), memory_order_acq_rel);
     if ((marks & MARK_ARG_FREE) != 0)
-        arg_free = outbox->arg_frees[id];
-    outbox->waiting[id] = NULL;
-    outbox->free_ids[outbox->credits++] = other_id(outbox, slot->id);
-    if (slot->code < 0)
-        shoal_future_fail(future, slot->code, slot->text);
+        arg_free = outbox->arg_frees[at];
+    outbox->waiting[at] = NULL;
+    outbox->free_ids[outbox->credits++] = other_id(outbox, id);
+    if ((info & SHOAL_ANSWER_FAILED) != 0)
+        shoal_future_fail(future, (int)slot->code, slot->text);
     else
         shoal_future_resolve(future, &slot->value);
     if (arg_free.fn != NULL)
@@ -299,18 +339,19 @@ static SHOAL_NOINLINE void settle_marked(struct shoal_outbox *outbox,
 }
 
 static inline void take_answer(struct shoal_mail *mail, struct shoal_outbox *outbox,
-                               const struct shoal_answer_slot *slot)
+                               const struct shoal_answer_slot *slot, uint32_t info)
 {
-    uint16_t id = slot->id & (uint16_t)outbox->mask;
-    struct shoal_future *future = outbox->waiting[id];
+    uint16_t id = (uint16_t)info;
+    uint16_t at = id & (uint16_t)outbox->mask;
+    struct shoal_future *future = outbox->waiting[at];
     if (SHOAL_UNLIKELY(marks_of(future) != 0)) {
-        settle_marked(outbox, slot);
+        settle_marked(outbox, slot, info);
         return;
     }
-    outbox->waiting[id] = NULL;
-    outbox->free_ids[outbox->credits++] = other_id(outbox, slot->id);
-    if (SHOAL_UNLIKELY(slot->code < 0)) {
-        shoal_future_fail(future, slot->code, slot->text);
+    outbox->waiting[at] = NULL;
+    outbox->free_ids[outbox->credits++] = other_id(outbox, id);
+    if (SHOAL_UNLIKELY((info & SHOAL_ANSWER_FAILED) != 0)) {
+        shoal_future_fail(future, (int)slot->code, slot->text);
         return;
     }
     shoal_future_check_mine(future, "resolve");
@@ -319,18 +360,20 @@ static inline void take_answer(struct shoal_mail *mail, struct shoal_outbox *out
     shoal_future_settle_ready(mail->core, future);
 }
 
-/* The answer that follows; NULL when it is not there yet. */
-static inline const struct shoal_answer_slot *answer_at(const struct shoal_outbox *outbox)
+static inline const struct shoal_answer_slot *answer_slot(const struct shoal_outbox *outbox)
 {
-    uint32_t index = outbox->next_answer;
-    const struct shoal_answer_slot *slot = &outbox->answers[index & outbox->mask];
+    return &outbox->answers[outbox->next_answer & outbox->mask];
+}
+
+static inline uint64_t answer_head(const struct shoal_outbox *outbox)
+{
     /* acquire: pairs with the release store in serve.c:answer_publish(). */
-    return atomic_load_explicit(&slot->sequence, memory_order_acquire) == index + 1 ? slot : NULL;
+    return atomic_load_explicit(&answer_slot(outbox)->head, memory_order_acquire);
 }
 
 bool shoal_outbox_has_answer(const struct shoal_outbox *outbox)
 {
-    return answer_at(outbox) != NULL;
+    return shoal_slot_holds(answer_head(outbox), outbox->next_answer);
 }
 
 bool shoal_outbox_awaits(const struct shoal_outbox *outbox, const struct shoal_future *future)
@@ -344,10 +387,11 @@ bool shoal_outbox_awaits(const struct shoal_outbox *outbox, const struct shoal_f
 unsigned shoal_outbox_take_answers(struct shoal_mail *mail, struct shoal_outbox *outbox)
 {
     unsigned taken = 0;
-    const struct shoal_answer_slot *slot;
-    while ((slot = answer_at(outbox)) != NULL) {
+    uint64_t head;
+    while (shoal_slot_holds(head = answer_head(outbox), outbox->next_answer)) {
+        const struct shoal_answer_slot *slot = answer_slot(outbox);
         outbox->next_answer++;
-        take_answer(mail, outbox, slot);
+        take_answer(mail, outbox, slot, shoal_slot_info(head));
         taken++;
     }
     if (taken > 0)
@@ -430,13 +474,15 @@ static struct shoal_future *submit_remote(struct shoal_mail *mail, const struct 
         wake_credit_waiter(mail, outbox); /* this one's turn is the next one's */
         return no_memory(what);
     }
-    struct shoal_request_slot *slot = slot_take(outbox, what->kind, future, what->deadline_ns);
-    slot->call = what->call;
+    uint16_t id = id_take(outbox, future);
     if (what->arg_free.fn != NULL) {
-        outbox->arg_frees[slot->id & outbox->mask] = what->arg_free;
-        outbox->waiting[slot->id & outbox->mask] = mark(future, MARK_ARG_FREE);
+        outbox->arg_frees[id & outbox->mask] = what->arg_free;
+        outbox->waiting[id & outbox->mask] = mark(future, MARK_ARG_FREE);
     }
-    slot_publish(mail, outbox, slot);
+    struct shoal_request_slot *slot = next_slot(outbox);
+    slot->call = what->call;
+    slot->deadline_ns = what->deadline_ns;
+    slot_publish(mail, outbox, slot, shoal_request_info(id, what->kind));
     wake_credit_waiter(mail, outbox); /* each in the line wakes the next */
     return future;
 }
@@ -487,11 +533,13 @@ struct shoal_future *shoal_submit_to(unsigned core, shoal_submit_fn *fn, void *a
         struct shoal_call call = {.fn.plain = fn, .arg = arg};
         return submit_call(core, SHOAL_REQUEST_PLAIN, &call);
     }
-    struct shoal_request_slot *slot =
-        slot_take(outbox, SHOAL_REQUEST_PLAIN, future, current_deadline_ns(mail->core));
+    uint64_t deadline_ns = current_deadline_ns(mail->core);
+    uint16_t id = id_take(outbox, future);
+    struct shoal_request_slot *slot = next_slot(outbox);
     slot->call.fn.plain = fn;
     slot->call.arg = arg;
-    slot_publish(mail, outbox, slot);
+    slot->deadline_ns = deadline_ns;
+    slot_publish(mail, outbox, slot, shoal_request_info(id, SHOAL_REQUEST_PLAIN));
     return future;
 }
 

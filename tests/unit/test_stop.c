@@ -135,10 +135,13 @@ static void stop_cancels_every_sleeper_on_every_core(void **state)
     assert_int_equal(atomic_load(&cancelled), 60);
 }
 
+static atomic_int begun;
+
 static int sleep_and_answer(void *arg, union shoal_value *out)
 {
     (void)arg;
     shoal_fiber_shield(); /* a handler that lets nothing stop it half-way */
+    atomic_fetch_add(&begun, 1);
     (void)shoal_sleep_ns(5 * SHOAL_NS_PER_MS);
     shoal_fiber_unshield();
     out->i64 = 99;
@@ -168,9 +171,12 @@ static int leave_messages(void *arg)
 {
     (void)arg;
     atomic_store(&answered, 0);
+    atomic_store(&begun, 0);
     for (unsigned core = 0; core < 3; core++)
         SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(core, spawn_askers, NULL), NULL), 0);
-    return shoal_sleep_ns(2 * SHOAL_NS_PER_MS);
+    while (atomic_load(&begun) < 90) /* what has not begun is cancelled */
+        SHOAL_EXPECT_INT(shoal_yield(), 0);
+    return 0;
 }
 
 static void stop_messages_in_flight_are_answered(void **state)
