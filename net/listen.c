@@ -17,6 +17,7 @@
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/log.h"
 
+#include "shoal/smp/app.h"
 #include "shoal/smp/submit.h"
 
 #include "shoal/net/listen_impl.h"
@@ -28,20 +29,8 @@
 #define DRAIN_AT_ONCE     64
 #define RETRY_NS          (50 * SHOAL_NS_PER_MS)
 #define WARNING_PERIOD_NS SHOAL_NS_PER_S
-#define UNLIMITED         UINT32_MAX
-#define CAREFUL_ROOM      256u /* so near the limit accepts are made one at a time */
-
-struct shoal_listening {
-    struct shoal_address address;
-    unsigned cores;
-    bool bound; /* the address is ours: a Unix socket's file is ours to remove */
-    shoal_accepted_fn *accepted;
-    shoal_connection_fn *serve; /* of streams */
-    uint32_t open_max;          /* a core */
-    void *arg;
-    int *fds;                          /* by core, until the core has taken its own */
-    struct shoal_listener **listeners; /* by core; each belongs to its core */
-};
+#define UNLIMITED         SHOAL_LISTEN_UNLIMITED
+#define CAREFUL_ROOM      SHOAL_LISTEN_CAREFUL_ROOM
 
 /* ---- One core's listener ---- */
 
@@ -59,6 +48,25 @@ static void retry_fire(struct shoal_timer *timer)
     arm(SHOAL_CONTAINER_OF(timer, struct shoal_listener, retry));
 }
 
+void shoal_listener_take_room(struct shoal_listener *listener)
+{
+    struct shoal_io_op *op = &listener->accept;
+    listener->open += listener->open_max != UNLIMITED; /* then nobody reports them closed */
+    uint32_t room = listener->open_max - listener->open;
+    listener->paused = room == 0;
+    if (room == 0 || (room <= CAREFUL_ROOM && !op->careful))
+        shoal_io_cancel(shoal_core_self, op); /* armed again, one at a time */
+}
+
+void shoal_listener_serve(struct shoal_listener *listener, int fd)
+{
+    int rc = listener->listening->accepted(listener, fd, listener->listening->arg);
+    if (SHOAL_LIKELY(rc == 0))
+        return;
+    close(fd);
+    shoal_listener_give_room(listener);
+}
+
 static void accept_shot(struct shoal_io_op *op, int fd, struct shoal_slice *slice)
 {
     (void)slice;
@@ -67,12 +75,9 @@ static void accept_shot(struct shoal_io_op *op, int fd, struct shoal_slice *slic
         close(fd); /* came in one batch with those that filled the room */
         return;
     }
-    listener->open += listener->open_max != UNLIMITED; /* then nobody reports them closed */
-    uint32_t room = listener->open_max - listener->open;
-    listener->paused = room == 0;
-    if (room == 0 || (room <= CAREFUL_ROOM && !op->careful))
-        shoal_io_cancel(shoal_core_self, op); /* armed again, one at a time */
-    listener->listening->accepted(listener, fd, listener->listening->arg);
+    shoal_listener_take_room(listener);
+    if (listener->balancer == NULL || !shoal_listener_hand_over(listener, fd))
+        shoal_listener_serve(listener, fd);
 }
 
 static void accept_done(struct shoal_io_op *op)
@@ -106,6 +111,40 @@ void shoal_listener_closed(struct shoal_listener *listener)
     arm(listener);
 }
 
+void shoal_listener_give_room(struct shoal_listener *listener)
+{
+    if (listener->open_max != UNLIMITED)
+        shoal_listener_closed(listener);
+}
+
+/* Tells the others how much this core has to do, and gets to know it of them. 0 or -ENOMEM. */
+static int start_balancing(struct shoal_listener *listener)
+{
+    struct shoal_listening *listening = listener->listening;
+    struct shoal_core *core = shoal_core_self;
+    struct shoal_net *net = shoal_net_self();
+    if (net == NULL)
+        return -ENOMEM;
+    listener->balancer =
+        shoal_balancer_new(listening->loads, listening->cores, !core->config.poll_mode);
+    if (listener->balancer == NULL)
+        return -ENOMEM;
+    /* release: pairs with the acquire load in net/balance.c:load_of(). */
+    atomic_store_explicit(&listening->loads[core->id], &net->load, memory_order_release);
+    return 0;
+}
+
+static void stop_balancing(struct shoal_listener *listener)
+{
+    struct shoal_listening *listening = listener->listening;
+    if (listener->balancer == NULL)
+        return;
+    /* relaxed: the line itself stays; nobody gains anything by seeing this at once. */
+    atomic_store_explicit(&listening->loads[shoal_core_self->id], NULL, memory_order_relaxed);
+    shoal_balancer_free(listener->balancer);
+    listener->balancer = NULL;
+}
+
 static int start_here(void *arg, union shoal_value *out)
 {
     (void)out;
@@ -114,15 +153,18 @@ static int start_here(void *arg, union shoal_value *out)
     struct shoal_listener *listener = shoal_mem_alloc_zeroed(sizeof(*listener));
     if (listener == NULL)
         return -ENOMEM;
+    listener->listening = listening;
     listener->fd.fd = listening->fds[core->id];
-    int rc = core->io.ops->add(core, &listener->fd);
+    int rc = listening->loads != NULL ? start_balancing(listener) : 0;
+    if (rc == 0)
+        rc = core->io.ops->add(core, &listener->fd);
     if (rc < 0) {
+        stop_balancing(listener);
         shoal_mem_free(listener, sizeof(*listener));
         return rc;
     }
     listening->fds[core->id] = -1;
     listening->listeners[core->id] = listener;
-    listener->listening = listening;
     listener->accept.kind = SHOAL_IO_ACCEPT;
     listener->accept.on = &accept_handler;
     listener->accept.fd = &listener->fd;
@@ -130,6 +172,14 @@ static int start_here(void *arg, union shoal_value *out)
     shoal_timer_init(&listener->retry, retry_fire);
     arm(listener);
     return 0;
+}
+
+/* Beyond the limit too, which nothing will be accepted under any more. */
+static void serve_last(const struct shoal_listener *listener, int fd)
+{
+    struct shoal_listening *listening = listener->listening;
+    if (listening->accepted(listening->listeners[shoal_core_self->id], fd, listening->arg) < 0)
+        close(fd);
 }
 
 /* Takes what has been established already, so that nobody who got through is reset. */
@@ -141,7 +191,7 @@ static void drain_queue(struct shoal_listener *listener)
     for (int i = 1; i <= BACKLOG; i++) {
         int accepted = accept4(fd, NULL, NULL, shoal_core_self->io.ops->accept_flags);
         if (accepted >= 0)
-            listener->listening->accepted(listener, accepted, listener->listening->arg);
+            serve_last(listener, accepted);
         else if (errno != EINTR && errno != ECONNABORTED)
             return;
         if (i % DRAIN_AT_ONCE == 0)
@@ -159,17 +209,22 @@ static int stop_here(void *arg, union shoal_value *out)
         return 0;
     listener->closing = true;
     shoal_timer_cancel(&listener->retry);
+    stop_balancing(listener);
     shoal_fiber_shield();
-    while (shoal_io_busy(&listener->accept)) {
-        shoal_io_cancel(core, &listener->accept);
-        listener->stopper = core->fiber;
+    listener->stopper = core->fiber;
+    while (shoal_io_busy(&listener->accept) || listener->handing > 0) {
+        if (shoal_io_busy(&listener->accept))
+            shoal_io_cancel(core, &listener->accept);
         shoal_fiber_park(core, core->fiber);
     }
+    listener->stopper = NULL;
     shoal_fiber_unshield();
     drain_queue(listener);
     core->io.ops->remove(core, &listener->fd);
     close(listener->fd.fd);
     listening->listeners[core->id] = NULL;
+    SHOAL_CHECK(listener->handing == 0, "a listener ends with %u connections on their way",
+                listener->handing);
     shoal_mem_free(listener, sizeof(*listener));
     return 0;
 }
@@ -300,11 +355,17 @@ static int open_sockets(struct shoal_listening *listening)
 
 /* ---- All cores ---- */
 
+static void tables_free(struct shoal_listening *listening)
+{
+    shoal_mem_free(listening->fds, listening->cores * sizeof(int));
+    shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
+    shoal_mem_free((void *)listening->loads, listening->cores * sizeof(void *));
+}
+
 static void listening_free(struct shoal_listening *listening)
 {
     close_sockets(listening);
-    shoal_mem_free(listening->fds, listening->cores * sizeof(int));
-    shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
+    tables_free(listening);
     shoal_mem_free(listening, sizeof(*listening));
 }
 
@@ -317,9 +378,12 @@ static struct shoal_listening *listening_new(const struct shoal_address *address
     listening->cores = shoal_core_count();
     listening->fds = shoal_mem_alloc(listening->cores * sizeof(int));
     listening->listeners = shoal_mem_alloc_zeroed(listening->cores * sizeof(void *));
-    if (listening->fds == NULL || listening->listeners == NULL) {
-        shoal_mem_free(listening->fds, listening->cores * sizeof(int));
-        shoal_mem_free(listening->listeners, listening->cores * sizeof(void *));
+    bool balances = shoal_config_accept_balanced() && listening->cores > 1;
+    if (balances)
+        listening->loads = shoal_mem_alloc_zeroed(listening->cores * sizeof(void *));
+    if (listening->fds == NULL || listening->listeners == NULL ||
+        (balances && listening->loads == NULL)) {
+        tables_free(listening);
         shoal_mem_free(listening, sizeof(*listening));
         return NULL;
     }
@@ -392,27 +456,36 @@ static int serve_connection(void *arg)
 {
     struct connection connection = *(struct connection *)arg;
     shoal_mem_free(arg, sizeof(struct connection));
+    if (connection.stream == NULL)
+        return 0; /* there was no memory for it */
     connection.serve(connection.stream, connection.arg);
     (void)shoal_stream_drain(connection.stream);
     shoal_stream_close(connection.stream);
+    shoal_load_count(&shoal_net_self()->load, shoal_core_self->now_ns, true);
     return 0;
 }
 
-static void accepted_stream(struct shoal_listener *listener, int fd, void *arg)
+/* The fiber comes first: without one the descriptor must still be good for another core. */
+int shoal_connection_start(int fd, shoal_connection_fn *serve, void *arg)
 {
     struct connection *connection = shoal_mem_alloc(sizeof(*connection));
-    if (connection == NULL) {
-        close(fd);
-        return;
-    }
-    *connection = (struct connection){.serve = listener->listening->serve, .arg = arg};
-    if (shoal_stream_adopt(&connection->stream, fd) < 0) {
-        close(fd);
+    if (connection == NULL)
+        return -ENOMEM;
+    *connection = (struct connection){.serve = serve, .arg = arg};
+    int rc = shoal_fiber_spawn_detached(serve_connection, connection, "connection");
+    if (rc < 0) {
         shoal_mem_free(connection, sizeof(*connection));
-    } else if (shoal_fiber_spawn_detached(serve_connection, connection, "connection") < 0) {
-        shoal_stream_close(connection->stream);
-        shoal_mem_free(connection, sizeof(*connection));
+        return rc;
     }
+    rc = shoal_stream_adopt(&connection->stream, fd);
+    if (rc == 0)
+        shoal_load_count(&shoal_net_self()->load, shoal_core_self->now_ns, false);
+    return rc;
+}
+
+static int accepted_stream(struct shoal_listener *listener, int fd, void *arg)
+{
+    return shoal_connection_start(fd, listener->listening->serve, arg);
 }
 
 int shoal_listen(struct shoal_listening **out, const struct shoal_address *address,

@@ -23,8 +23,8 @@ SHOAL_BEGIN_DECLS
 
 struct shoal_listening;
 
-/* Serves one connection, on a fiber of the core that accepted it. The stream is closed after it
- * returns. */
+/* Serves one connection, on a fiber of the core that accepted it, or that it was handed over to.
+ * The stream is closed after it returns. */
 typedef void shoal_connection_fn(struct shoal_stream *stream, void *arg);
 
 /*

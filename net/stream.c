@@ -12,6 +12,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "shoal/runtime/buffer_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/errors.h"
 
@@ -38,7 +39,8 @@ static void net_end(struct shoal_core *core)
     shoal_slab_deinit(&net->blocks);
     shoal_slab_deinit(&net->vectors);
     shoal_slab_deinit(&net->streams);
-    shoal_mem_free(net, sizeof(*net));
+    shoal_slab_deinit(&net->handings);
+    shoal_mem_free_aligned(net, sizeof(*net), SHOAL_CACHE_LINE);
     core->layers[SHOAL_LAYER_NET] = NULL;
 }
 
@@ -48,9 +50,12 @@ struct shoal_net *shoal_net_self(void)
     struct shoal_net *net = core->layers[SHOAL_LAYER_NET];
     if (SHOAL_LIKELY(net != NULL))
         return net;
-    net = shoal_mem_alloc(sizeof(*net));
+    net = shoal_mem_alloc_aligned(sizeof(*net), SHOAL_CACHE_LINE);
     if (net == NULL)
         return NULL;
+    memset(net, 0, sizeof(*net));
+    net->load.cpu_clock = shoal_load_cpu_clock();
+    shoal_slab_init(&net->handings, "handover", SHOAL_NET_HANDING_BYTES, 16);
     shoal_slab_init(&net->blocks, "output block", sizeof(struct out_block), 64);
     shoal_slab_init(&net->vectors, "send vector", sizeof(struct shoal_sendvec), 64);
     shoal_slab_init(&net->streams, "stream", sizeof(struct shoal_stream), 64);
@@ -120,6 +125,12 @@ static void recv_done(struct shoal_io_op *op)
     struct shoal_stream *stream = SHOAL_CONTAINER_OF(op, struct shoal_stream, recv);
     if (stream->closing) {
         go_on_closing(stream);
+        return;
+    }
+    if (SHOAL_UNLIKELY(stream->detaching)) {
+        if (op->result != -ECANCELED)
+            stream->in_error = op->result == 0 ? SHOAL_EEOF : op->result;
+        shoal_fiber_make_ready(shoal_core_self, stream->reader);
         return;
     }
     if (op->result == -ECANCELED && stream->paused) {
@@ -193,8 +204,14 @@ static bool send_at_once(struct shoal_stream *stream)
     return stream->out.bytes == 0;
 }
 
+static void check_mine(const struct shoal_stream *stream, const char *what)
+{
+    SHOAL_CHECK_OWNER(stream->core, what, "stream %p", (const void *)stream);
+}
+
 void shoal_stream_flush(struct shoal_stream *stream)
 {
+    check_mine(stream, "flush");
     if (stream->out.bytes == 0 || stream->sending.bytes > 0 || stream->closing)
         return;
     if (stream->out_error != 0) {
@@ -256,6 +273,7 @@ static bool add_block(struct shoal_stream *stream)
                                       .size = sizeof(out->bytes),
                                       .refs = 1};
     out->slice = (struct shoal_slice){.block = &out->block, .data = out->bytes, .embedded = true};
+    SHOAL_NOTE_OWNER(out->slice.core);
     shoal_chain_push(&stream->out, &out->slice);
     return true;
 }
@@ -304,6 +322,7 @@ int shoal_stream_append(struct shoal_stream *stream, const void *data, size_t le
 
 int shoal_stream_append_slice(struct shoal_stream *stream, struct shoal_slice *slice)
 {
+    shoal_slice_check_mine(slice, "write");
     if (stream->out_error != 0 || slice->len == 0) {
         shoal_slice_free(slice); /* an empty one would be sent for ever */
         return stream->out_error;
@@ -422,8 +441,10 @@ static void go_on_closing(struct shoal_stream *stream)
     shoal_chain_clear(&stream->out);
     shoal_chain_clear(&stream->sending);
     free_vector(stream);
-    core->io.ops->remove(core, &stream->fd);
-    close(stream->fd.fd);
+    if (stream->fd.fd >= 0) { /* not handed over */
+        core->io.ops->remove(core, &stream->fd);
+        close(stream->fd.fd);
+    }
     stream->on->closed(stream);
 }
 
@@ -502,12 +523,6 @@ int shoal_stream_connect(struct shoal_stream **out, const struct shoal_address *
     return rc;
 }
 
-static void check_mine(const struct shoal_stream *stream, const char *what)
-{
-    SHOAL_DCHECK(stream->core == shoal_context_core, "%s of a stream of core %u on core %d", what,
-                 stream->core, shoal_context_core);
-}
-
 int shoal_stream_read(struct shoal_stream *stream, struct shoal_slice **out)
 {
     check_mine(stream, "read");
@@ -561,6 +576,7 @@ int shoal_stream_drain(struct shoal_stream *stream)
 
 int shoal_stream_shutdown(struct shoal_stream *stream)
 {
+    check_mine(stream, "shutdown");
     int rc = shoal_stream_drain(stream);
     if (rc < 0)
         return rc;

@@ -13,6 +13,8 @@
 
 #include "shoal/runtime/core_impl.h"
 
+#include "shoal/net/balance_impl.h"
+#include "shoal/net/handover.h"
 #include "shoal/net/stream.h"
 
 #define SHOAL_STREAM_HELD_MAX 4u    /* slices held unread before receiving pauses */
@@ -44,13 +46,19 @@ struct shoal_stream {
     uint16_t core;
     bool paused; /* receiving waits until `in` is taken */
     bool closing;
+    bool detaching; /* is being handed over: `reader` waits for `recv` to end */
 };
 
-/* Slabs that streams of this core share; made with the first stream. */
+#define SHOAL_NET_HANDING_BYTES 16u
+
+/* What connections of this core share; made with the first. */
 struct shoal_net {
+    struct shoal_load load;    /* a line of its own: other cores read it */
     struct shoal_slab blocks;  /* output blocks of SHOAL_STREAM_BLOCK */
     struct shoal_slab vectors; /* struct shoal_sendvec */
     struct shoal_slab streams;
+    struct shoal_slab handings; /* connections on their way to other cores */
+    struct shoal_handover_stats handover;
 };
 
 /* The core's net state; NULL when out of memory. */

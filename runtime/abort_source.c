@@ -77,11 +77,13 @@ void shoal_abort_set_timeout(struct shoal_abort_source *source, uint64_t timeout
 
 int shoal_abort_code(const struct shoal_abort_source *source)
 {
+    shoal_wait_queue_check(&source->queue, "code");
     return source->code;
 }
 
 const char *shoal_abort_text(const struct shoal_abort_source *source)
 {
+    shoal_wait_queue_check(&source->queue, "text");
     return source->text != NULL ? source->text : "";
 }
 
@@ -94,6 +96,7 @@ int shoal_abort_subscribe(struct shoal_abort_source *source,
     shoal_wait_queue_check(&source->queue, "subscribe");
     subscription->fn = fn;
     subscription->arg = arg;
+    SHOAL_NOTE_OWNER(subscription->core);
     shoal_list_init(&subscription->node);
     if (source->code == 0)
         shoal_list_push_back(&source->subscriptions, &subscription->node);
@@ -102,8 +105,10 @@ int shoal_abort_subscribe(struct shoal_abort_source *source,
 
 void shoal_abort_unsubscribe(struct shoal_abort_subscription *subscription)
 {
-    if (subscription->node.next != NULL)
-        shoal_list_remove(&subscription->node);
+    if (subscription->node.next == NULL)
+        return;
+    SHOAL_CHECK_OWNER(subscription->core, "unsubscribe", "subscription %p", (void *)subscription);
+    shoal_list_remove(&subscription->node);
 }
 
 static void cancel_fiber(struct shoal_abort_subscription *subscription, int code, const char *text)

@@ -35,6 +35,7 @@ struct shoal_abort_subscription {
     struct shoal_list node; /* private, but for `arg` */
     shoal_abort_fn *fn;
     void *arg;
+    uint16_t core; /* private: whose it is, in checked builds */
 };
 
 SHOAL_API void shoal_abort_source_init(struct shoal_abort_source *source);

@@ -59,10 +59,12 @@ struct shoal_future *shoal_barrier_wait_future(struct shoal_barrier *barrier, ui
 
 uint64_t shoal_barrier_generation(const struct shoal_barrier *barrier)
 {
+    shoal_wait_queue_check(&barrier->queue, "generation");
     return barrier->generation;
 }
 
 uint32_t shoal_barrier_waiting(const struct shoal_barrier *barrier)
 {
+    shoal_wait_queue_check(&barrier->queue, "waiting");
     return barrier->queue.count;
 }

@@ -11,6 +11,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/fault_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 #define HELPER_STACK_BYTES (256u * 1024)
 
@@ -180,5 +181,6 @@ int shoal_blocking_run(struct shoal_core *core, int (*fn)(void *arg), void *arg,
 
 int shoal_blocking_call(int (*fn)(void *arg), void *arg)
 {
+    SHOAL_CHECK_ON_CORE("blocking_call");
     return shoal_blocking_run(shoal_core_self, fn, arg, "helper thread");
 }

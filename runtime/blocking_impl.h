@@ -13,6 +13,7 @@
 #include <pthread.h>
 
 #include "shoal/runtime/blocking.h"
+#include "shoal/runtime/compiler.h"
 #include "shoal/runtime/list.h"
 #include "shoal/runtime/task.h"
 
@@ -37,7 +38,7 @@ struct shoal_blocking_pool {
     unsigned idle;
     unsigned queued;
     bool stopping;
-};
+} __attribute__((aligned(SHOAL_CACHE_LINE))); /* its lines are not the core's: threads write them */
 
 void shoal_blocking_init(struct shoal_core *core);
 void shoal_blocking_deinit(struct shoal_core *core);

@@ -167,6 +167,7 @@ void shoal_broadcast_close(struct shoal_broadcast *broadcast)
 
 bool shoal_broadcast_closed(const struct shoal_broadcast *broadcast)
 {
+    shoal_wait_queue_check(&broadcast->publishers, "closed");
     return broadcast->closed;
 }
 
@@ -252,6 +253,7 @@ struct shoal_future *shoal_subscriber_ready_future(struct shoal_subscriber *subs
 
 uint64_t shoal_subscriber_lost(const struct shoal_subscriber *subscriber)
 {
+    shoal_wait_queue_check(&subscriber->queue, "lost");
     uint64_t behind = subscriber->broadcast->tail - subscriber->next;
     uint64_t capacity = subscriber->broadcast->capacity;
     return subscriber->lost + (behind > capacity ? behind - capacity : 0);

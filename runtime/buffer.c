@@ -3,6 +3,7 @@
  */
 #include "shoal/runtime/buffer.h"
 
+#include "shoal/runtime/buffer_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 
@@ -41,6 +42,7 @@ struct shoal_slice *shoal_slice_new(uint32_t size, const char *owner)
         .data = heap->bytes, .release = heap_release, .owner = owner, .size = size, .refs = 1};
     heap->slice =
         (struct shoal_slice){.block = &heap->block, .data = heap->bytes, .embedded = true};
+    SHOAL_NOTE_OWNER(heap->slice.core);
     return &heap->slice;
 }
 
@@ -56,18 +58,21 @@ struct shoal_slice *shoal_slice_take_over(void *data, uint32_t len, void (*relea
         .data = data, .release = foreign_release, .owner = owner, .size = len, .refs = 1};
     foreign->slice =
         (struct shoal_slice){.block = &foreign->block, .data = data, .len = len, .embedded = true};
+    SHOAL_NOTE_OWNER(foreign->slice.core);
     return &foreign->slice;
 }
 
 struct shoal_slice *shoal_slice_share(const struct shoal_slice *slice, uint32_t offset,
                                       uint32_t len)
 {
+    shoal_slice_check_mine(slice, "share");
     SHOAL_CHECK(offset <= slice->len && len <= slice->len - offset,
                 "a share of %u bytes at %u of a slice of %u", len, offset, slice->len);
     struct shoal_slice *share = shoal_slab_take(&shoal_core_self->slices);
     if (share == NULL)
         return NULL;
     *share = (struct shoal_slice){.block = slice->block, .data = slice->data + offset, .len = len};
+    SHOAL_NOTE_OWNER(share->core);
     slice->block->refs++;
     return share;
 }
@@ -76,6 +81,7 @@ void shoal_slice_free(struct shoal_slice *slice)
 {
     if (slice == NULL)
         return;
+    shoal_slice_check_mine(slice, "free");
     struct shoal_block *block = slice->block;
     SHOAL_DCHECK(block->refs > 0, "a slice of a freed block (%s)", block->owner);
     if (!slice->embedded)
@@ -89,6 +95,7 @@ void shoal_chain_consume(struct shoal_chain *chain, size_t bytes)
     SHOAL_CHECK(bytes <= chain->bytes, "%zu bytes consumed of a chain of %zu", bytes, chain->bytes);
     while (bytes > 0) {
         struct shoal_slice *slice = chain->head;
+        shoal_slice_check_mine(slice, "consume");
         if (bytes < slice->len) {
             slice->data += bytes;
             slice->len -= (uint32_t)bytes;

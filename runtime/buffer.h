@@ -36,6 +36,7 @@ struct shoal_slice {
     char *data;
     uint32_t len;
     bool embedded; /* lives in its block; others come from a slab */
+    uint16_t core; /* private: whose it is, in checked builds */
 };
 
 struct shoal_chain {

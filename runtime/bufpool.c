@@ -6,6 +6,7 @@
 #include "shoal/runtime/bufpool_impl.h"
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 static void buffer_give(struct shoal_bufpool *pool, struct shoal_buffer *buffer)
 {
@@ -90,6 +91,7 @@ static struct shoal_slice *hand_out(struct shoal_bufpool *pool, struct shoal_buf
     buffer->block.refs = 1;
     buffer->slice = (struct shoal_slice){
         .block = &buffer->block, .data = buffer->block.data, .len = len, .embedded = true};
+    SHOAL_NOTE_OWNER(buffer->slice.core);
     return &buffer->slice;
 }
 

@@ -207,11 +207,13 @@ void shoal_channel_close(struct shoal_channel *channel)
 
 bool shoal_channel_closed(const struct shoal_channel *channel)
 {
+    shoal_wait_queue_check(&channel->senders, "closed");
     return channel->closed;
 }
 
 uint64_t shoal_channel_length(const struct shoal_channel *channel)
 {
+    shoal_wait_queue_check(&channel->senders, "length");
     return channel->tail - channel->head + channel->returned_count + channel->senders.count;
 }
 

@@ -13,6 +13,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/combine_impl.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 /* ---- Memory ---- */
 
@@ -54,6 +55,7 @@ unsigned shoal_combine_pool_live(const struct shoal_combine_pool *pool)
 
 void *shoal_combine_alloc(size_t bytes)
 {
+    SHOAL_CHECK_ON_CORE("making of a combinator");
     struct shoal_combine_pool *pool = &shoal_core_self->combines;
     if (SHOAL_UNLIKELY(!pool->open))
         pool_open(pool);
@@ -124,8 +126,7 @@ void shoal_combine_free(struct shoal_combine *combine)
 {
     SHOAL_DCHECK(combine->result == NULL && !combine->posted,
                  "a combinator ends before its result");
-    SHOAL_DCHECK(combine->core == shoal_core_self->id,
-                 "a combinator of core %u is freed on core %u", combine->core, shoal_core_self->id);
+    SHOAL_CHECK_OWNER(combine->core, "free", "combinator %p", (void *)combine);
     shoal_text_free(combine->text);
     shoal_combine_release(combine, combine->bytes);
 }

@@ -10,6 +10,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/combine_impl.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 /* Adds `count` elements of `bytes` to `*total`; false where that does not fit. */
 static bool add_bytes(size_t *total, size_t count, size_t bytes)
@@ -59,26 +60,25 @@ void shoal_results_put(struct shoal_results_box *box)
         shoal_combine_free(&box->base);
 }
 
-static struct shoal_results_box *box_of(struct shoal_results *results)
+static struct shoal_results_box *box_of(struct shoal_results *results, const char *op)
 {
     struct shoal_results_box *box = SHOAL_CONTAINER_OF(results, struct shoal_results_box, results);
-    SHOAL_DCHECK(box->base.core == shoal_core_self->id, "results of core %u on core %u",
-                 box->base.core, shoal_core_self->id);
+    SHOAL_CHECK_OWNER(box->base.core, op, "results %p", (void *)results);
     return box;
 }
 
 void shoal_results_free(struct shoal_results *results)
 {
     if (results != NULL)
-        shoal_results_put(box_of(results));
+        shoal_results_put(box_of(results, "free"));
 }
 
 void shoal_results_drop(struct shoal_results *results)
 {
     if (results == NULL)
         return;
+    struct shoal_combine *base = &box_of(results, "drop")->base;
     struct shoal_combine_pool *pool = &shoal_core_self->combines;
-    struct shoal_combine *base = &box_of(results)->base;
     base->link = pool->drop_head;
     pool->drop_head = base;
     if (pool->dropping)

@@ -111,5 +111,6 @@ void shoal_condition_broadcast(struct shoal_condition *condition)
 
 uint32_t shoal_condition_waiting(const struct shoal_condition *condition)
 {
+    shoal_wait_queue_check(&condition->queue, "waiting");
     return condition->queue.count;
 }

@@ -29,6 +29,7 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/sync_impl.h"
 
 #define BATCH_MAX  32
@@ -40,6 +41,7 @@
 #define IO_REST_NS (5 * SHOAL_NS_PER_US)
 
 #define SPIN_CLOCK_ROUNDS 32
+#define SPIN_FOUND_ROUNDS 4
 #define SPIN_EAGER_ROUNDS 256
 #define SPIN_SHARE_MIN    32
 
@@ -52,21 +54,25 @@ int shoal_core_id(void)
 
 const char *shoal_core_io_backend(void)
 {
+    SHOAL_CHECK_ON_CORE("core_io_backend");
     return shoal_core_self->io.ops->name;
 }
 
 bool shoal_core_stopping(void)
 {
+    SHOAL_CHECK_ON_CORE("core_stopping");
     return shoal_core_self->stopping;
 }
 
 void shoal_task_post(struct shoal_task *task)
 {
+    SHOAL_CHECK_ON_CORE("task_post");
     shoal_core_post(shoal_core_self, task);
 }
 
 bool shoal_need_preempt(void)
 {
+    SHOAL_CHECK_ON_CORE("need_preempt");
     return shoal_cycles() >= shoal_core_self->hot.preempt_cycles;
 }
 
@@ -126,14 +132,18 @@ static void take_foreign(struct shoal_core *core)
 
 /* ---- The loop ---- */
 
-static void poll_messages(struct shoal_core *core)
+/* Whether there were any. */
+static bool poll_messages(struct shoal_core *core)
 {
+    bool found = false;
     take_foreign(core);
     SHOAL_LIST_FOREACH (node, &core->pollers) {
         struct shoal_poller *poller = SHOAL_CONTAINER_OF(node, struct shoal_poller, node);
-        if (poller->poll(poller))
-            core->last_active_ns = core->now_ns;
+        found |= poller->poll(poller);
     }
+    if (found)
+        core->last_active_ns = core->now_ns;
+    return found;
 }
 
 void shoal_core_read_clock(struct shoal_core *core)
@@ -282,6 +292,12 @@ static inline void relax(void)
 #endif
 }
 
+/* Plain requests run inside a round of a spin, and may take their time. */
+static bool took_long(const struct shoal_core *core, uint64_t since_cycles)
+{
+    return shoal_cycles() - since_cycles >= core->look_cycles;
+}
+
 /*
  * Nothing is ready, but messages came or went just now: an answer by spinning beats a sleep and a
  * wake-up. Looks at messages until one brings work, or a timer is due, or `spin_ns` after the last
@@ -289,10 +305,13 @@ static inline void relax(void)
  */
 static void spin(struct shoal_core *core)
 {
+    uint64_t looked_cycles = shoal_cycles();
     look_at_io(core);
     for (unsigned round = 1; !anything_ready(core) && !core->quit; round++) {
-        poll_messages(core);
-        if (round % SPIN_CLOCK_ROUNDS == 0) {
+        bool found = poll_messages(core);
+        if (round % SPIN_CLOCK_ROUNDS == 0 ||
+            (found && round % SPIN_FOUND_ROUNDS == 0 && took_long(core, looked_cycles))) {
+            looked_cycles = shoal_cycles();
             shoal_core_read_clock(core);
             core->stall.progress++;
             look_at_io(core);

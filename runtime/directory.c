@@ -81,7 +81,7 @@ static int find_type(const struct shoal_directory *dir, struct shoal_directory_e
 int shoal_directory_next(struct shoal_directory *dir, struct shoal_directory_entry *out)
 {
     struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(&dir->file, core);
+    shoal_file_check_mine(&dir->file);
     int rc = shoal_fiber_cancel_code(core->fiber);
     if (rc < 0)
         return rc;
@@ -111,6 +111,7 @@ int shoal_directory_next(struct shoal_directory *dir, struct shoal_directory_ent
 
 void shoal_directory_rewind(struct shoal_directory *dir)
 {
+    shoal_file_check_mine(&dir->file);
     dir->at = 0;
     dir->len = 0;
     dir->restart = true;
@@ -118,6 +119,8 @@ void shoal_directory_rewind(struct shoal_directory *dir)
 
 void shoal_directory_close(struct shoal_directory *dir)
 {
+    if (dir->buf != NULL)
+        shoal_file_check_mine(&dir->file);
     shoal_mem_free(dir->buf, SHOAL_DIRECTORY_BYTES);
     dir->buf = NULL;
     (void)shoal_file_close(&dir->file);

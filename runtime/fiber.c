@@ -16,6 +16,7 @@
 #include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/sanitizer_impl.h"
 
 #if defined(SHOAL_ASAN) || defined(SHOAL_TSAN)
@@ -255,6 +256,7 @@ void shoal_fiber_make_ready(struct shoal_core *core, struct shoal_fiber *fiber)
 
 int shoal_yield(void)
 {
+    SHOAL_CHECK_ON_CORE("yield");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "yield outside a fiber");
@@ -328,9 +330,7 @@ static struct shoal_fiber *fiber_make(struct shoal_core *core, shoal_fiber_fn *f
                                       size_t stack_bytes)
 {
     struct shoal_fiber_pool *pool = &core->fibers;
-    SHOAL_DCHECK(group->core == core->id,
-                 "a fiber of core %u in scheduling group \"%s\" of core %u", core->id, group->name,
-                 group->core);
+    SHOAL_CHECK_OWNER(group->core, "spawn of a fiber", "scheduling group \"%s\"", group->name);
     SHOAL_DCHECK(group->used, "a fiber in a scheduling group that was freed");
     struct shoal_fiber *fiber = fiber_take(core, stack_bytes);
     if (SHOAL_UNLIKELY(fiber == NULL))
@@ -366,6 +366,7 @@ struct shoal_fiber *shoal_fiber_take(struct shoal_core *core, shoal_fiber_fn *fn
 
 int shoal_fiber_spawn(struct shoal_fiber **out, shoal_fiber_fn *fn, void *arg, const char *name)
 {
+    SHOAL_CHECK_ON_CORE("spawn of a fiber");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = shoal_fiber_take(core, fn, arg, name);
     if (SHOAL_UNLIKELY(fiber == NULL))
@@ -378,6 +379,7 @@ int shoal_fiber_spawn(struct shoal_fiber **out, shoal_fiber_fn *fn, void *arg, c
 
 int shoal_fiber_spawn_detached(shoal_fiber_fn *fn, void *arg, const char *name)
 {
+    SHOAL_CHECK_ON_CORE("spawn of a fiber");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = shoal_fiber_take(core, fn, arg, name);
     if (fiber == NULL)
@@ -399,6 +401,7 @@ struct shoal_fiber *shoal_fiber_take_with(struct shoal_core *core, shoal_fiber_f
 int shoal_fiber_spawn_with(struct shoal_fiber **out, shoal_fiber_fn *fn, void *arg,
                            const struct shoal_fiber_options *options)
 {
+    SHOAL_CHECK_ON_CORE("spawn of a fiber");
     struct shoal_core *core = shoal_core_self;
     if (options->stack_bytes > SHOAL_FIBER_STACK_MAX)
         return -EINVAL;

@@ -6,6 +6,7 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 struct shoal_fiber_local {
     struct shoal_fiber_local *next;
@@ -44,6 +45,7 @@ static struct shoal_fiber_local **find(struct shoal_fiber *fiber, const struct s
 
 static struct shoal_fiber *self(void)
 {
+    SHOAL_CHECK_ON_CORE("use of fiber-local data");
     struct shoal_fiber *fiber = shoal_core_self->fiber;
     SHOAL_CHECK(fiber != NULL, "fiber-local data outside a fiber");
     return fiber;

@@ -11,15 +11,13 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 #define EXPLANATION_BYTES_MAX 512
 
 static void check_mine(const struct shoal_fiber *fiber, const char *what)
 {
-    const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && fiber->core == core->id,
-                 "%s of fiber \"%s\" of core %u on core %d", what, fiber->name, fiber->core,
-                 shoal_context_core);
+    SHOAL_CHECK_OWNER(fiber->core, what, "fiber \"%s\"", fiber->name);
     SHOAL_DCHECK(fiber->state != SHOAL_FIBER_FREE, "%s of a fiber that is gone", what);
 }
 
@@ -30,9 +28,9 @@ static void cancel_join(struct shoal_fiber *joiner)
 
 int shoal_fiber_join(struct shoal_fiber *fiber)
 {
+    check_mine(fiber, "join");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *self = core->fiber;
-    check_mine(fiber, "join");
     SHOAL_CHECK(self != NULL && self != fiber, "a join happens on another fiber");
     SHOAL_CHECK(!fiber->detached && fiber->joiner == NULL, "fiber \"%s\" is joined twice",
                 fiber->name);
@@ -101,21 +99,26 @@ void shoal_fiber_cancel(struct shoal_fiber *fiber)
 
 bool shoal_fiber_cancelled(void)
 {
+    SHOAL_CHECK_ON_CORE("fiber_cancelled");
     const struct shoal_fiber *fiber = shoal_core_self->fiber;
     return fiber != NULL && shoal_fiber_cancelled_now(fiber);
 }
 
 void shoal_fiber_shield(void)
 {
+    SHOAL_CHECK_ON_CORE("shield");
     struct shoal_core *core = shoal_core_self;
+    SHOAL_DCHECK(core->fiber != NULL, "shield outside a fiber");
     core->fiber->shields++;
     core->hot.may_await = true;
 }
 
 void shoal_fiber_unshield(void)
 {
+    SHOAL_CHECK_ON_CORE("unshield");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
+    SHOAL_DCHECK(fiber != NULL, "unshield outside a fiber");
     SHOAL_CHECK(fiber->shields > 0, "unshield without shield");
     fiber->shields--;
     core->hot.may_await = !shoal_fiber_cancelled_now(fiber);
@@ -128,6 +131,7 @@ struct shoal_fiber *shoal_fiber_self(void)
 
 const char *shoal_fiber_name(const struct shoal_fiber *fiber)
 {
+    SHOAL_CHECK_OWNER(fiber->core, "name", "fiber \"%s\"", fiber->name);
     return fiber->name;
 }
 
@@ -184,6 +188,7 @@ int shoal_sleep_ns(uint64_t delay_ns)
 
 int shoal_sleep_until_ns(uint64_t deadline_ns)
 {
+    SHOAL_CHECK_ON_CORE("sleep");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "sleep outside a fiber");

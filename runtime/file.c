@@ -158,7 +158,7 @@ int shoal_file_close(struct shoal_file *file)
     struct shoal_io_op op = {.kind = SHOAL_IO_CLOSE, .fd = &fd};
     if (fd.fd < 0)
         return 0;
-    shoal_file_check_mine(file, core);
+    shoal_file_check_mine(file);
     file->fd = -1;
     int rc = -EAGAIN;
     bool slow = file->written || !core->io.ops->real_files || close_deletes(fd.fd);

@@ -65,7 +65,7 @@ static int ask(const struct shoal_core *core, const struct shoal_file *file,
 int shoal_file_alignment(const struct shoal_file *file, struct shoal_file_alignment *out)
 {
     const struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(file, core);
+    shoal_file_check_mine(file);
     int code = shoal_fiber_cancel_code(core->fiber);
     if (code < 0)
         return code;

@@ -15,6 +15,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/file.h"
+#include "shoal/runtime/owner_impl.h"
 
 SHOAL_STATIC_ASSERT(SHOAL_FILE_READ_MAX <= INT_MAX, "a read's result is an int");
 SHOAL_STATIC_ASSERT(SHOAL_FILE_WRITE_MAX <= INT_MAX, "a write's result is an int");
@@ -27,13 +28,9 @@ static inline struct shoal_core *shoal_file_core(void)
     return core;
 }
 
-static inline void shoal_file_check_mine(const struct shoal_file *file,
-                                         const struct shoal_core *core)
+static inline void shoal_file_check_mine(const struct shoal_file *file)
 {
-    SHOAL_DCHECK(file->core == core->id, "a file of core %u is used on core %u", file->core,
-                 core->id);
-    (void)file;
-    (void)core;
+    SHOAL_CHECK_OWNER(file->core, "use", "a file (descriptor %d)", file->fd);
 }
 
 /* After an answer that did not pass by the loop. It stands, even when the fiber is cancelled. */

@@ -34,7 +34,7 @@ int shoal_file_read_cached(struct shoal_file *file, const struct iovec *vecs, in
 static int refuse(const struct shoal_file *file, const struct shoal_core *core,
                   uint64_t offset_bytes)
 {
-    shoal_file_check_mine(file, core);
+    shoal_file_check_mine(file);
     int code = shoal_fiber_cancel_code(core->fiber);
     if (code < 0)
         return code;

@@ -242,7 +242,7 @@ int shoal_file_reader_peek(struct shoal_file_reader *reader, const void **data)
 {
     struct shoal_core *core = shoal_file_core();
     struct shoal_file_stream *stream = &reader->stream;
-    shoal_file_check_mine(stream->file, core);
+    shoal_file_check_mine(stream->file);
     int rc = shoal_fiber_cancel_code(core->fiber);
     bool fresh = false;
     reader->shown = 0;
@@ -281,6 +281,7 @@ int shoal_file_reader_peek(struct shoal_file_reader *reader, const void **data)
 
 void shoal_file_reader_consume(struct shoal_file_reader *reader, size_t bytes)
 {
+    shoal_file_check_mine(reader->stream.file);
     SHOAL_CHECK(bytes <= reader->shown, "%zu bytes consumed of %u that were shown", bytes,
                 reader->shown);
     if (bytes == 0)
@@ -321,13 +322,15 @@ int shoal_file_reader_read_exact(struct shoal_file_reader *reader, void *buf, si
 
 uint64_t shoal_file_reader_tell(const struct shoal_file_reader *reader)
 {
+    shoal_file_check_mine(reader->stream.file);
     return reader->position;
 }
 
 int shoal_file_reader_seek(struct shoal_file_reader *reader, uint64_t offset_bytes)
 {
     const struct shoal_file_stream *stream = &reader->stream;
-    shoal_file_check_mine(stream->file, shoal_file_core());
+    (void)shoal_file_core();
+    shoal_file_check_mine(stream->file);
     reader->shown = 0;
     if (offset_bytes > INT64_MAX)
         return -EINVAL;
@@ -349,7 +352,8 @@ void shoal_file_reader_free(struct shoal_file_reader *reader)
 {
     if (reader == NULL)
         return;
-    shoal_file_check_mine(reader->stream.file, shoal_file_core());
+    (void)shoal_file_core();
+    shoal_file_check_mine(reader->stream.file);
     drop_slots(reader);
     shoal_file_stream_deinit(&reader->stream);
     shoal_mem_free(reader, reader_bytes(reader->stream.buffers));

@@ -52,7 +52,7 @@ static void prepare(struct shoal_io_op *op, const char *path, uint32_t flags, st
 int shoal_file_stat(const struct shoal_file *file, struct shoal_file_stat *out)
 {
     struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(file, core);
+    shoal_file_check_mine(file);
     int rc = shoal_fiber_cancel_code(core->fiber);
     if (rc < 0)
         return rc;

@@ -17,8 +17,8 @@ static bool is_within(uint32_t x, uint32_t min, uint32_t max)
 int shoal_file_stream_init(struct shoal_file_stream *stream, struct shoal_file *file,
                            uint32_t buffer_bytes, uint32_t buffers, uint64_t offset_bytes)
 {
-    struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(file, core);
+    (void)shoal_file_core();
+    shoal_file_check_mine(file);
     if (buffer_bytes == 0)
         buffer_bytes = SHOAL_FILE_STREAM_BUFFER_BYTES;
     if (buffers == 0)

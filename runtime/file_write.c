@@ -20,7 +20,7 @@
 
 static int refuse(const struct shoal_file *file, const struct shoal_core *core)
 {
-    shoal_file_check_mine(file, core);
+    shoal_file_check_mine(file);
     return shoal_fiber_cancel_code(core->fiber);
 }
 

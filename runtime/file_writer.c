@@ -200,7 +200,7 @@ static int wait_for_room(struct shoal_file_writer *writer)
 static int enter(const struct shoal_file_writer *writer)
 {
     const struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(writer->stream.file, core);
+    shoal_file_check_mine(writer->stream.file);
     return writer->error != 0 ? writer->error : shoal_fiber_cancel_code(core->fiber);
 }
 
@@ -254,6 +254,7 @@ int shoal_file_writer_sync(struct shoal_file_writer *writer)
 
 uint64_t shoal_file_writer_tell(const struct shoal_file_writer *writer)
 {
+    shoal_file_check_mine(writer->stream.file);
     return writer->offset + writer->gathered;
 }
 
@@ -271,6 +272,7 @@ int shoal_file_writer_seek(struct shoal_file_writer *writer, uint64_t offset_byt
 
 uint64_t shoal_file_writer_written(const struct shoal_file_writer *writer)
 {
+    shoal_file_check_mine(writer->stream.file);
     uint64_t until = writer->error != 0 ? writer->failed_offset : writer->offset;
     for (uint32_t i = 0; i < writer->stream.buffers; i++) {
         const struct slot *slot = &writer->slots[i];
@@ -292,6 +294,7 @@ int shoal_file_writer_close(struct shoal_file_writer *writer)
 {
     if (writer == NULL)
         return 0;
+    shoal_file_check_mine(writer->stream.file);
     shoal_fiber_shield();
     int rc = shoal_file_writer_flush(writer);
     end(writer);
@@ -304,7 +307,7 @@ void shoal_file_writer_discard(struct shoal_file_writer *writer)
     if (writer == NULL)
         return;
     struct shoal_core *core = shoal_file_core();
-    shoal_file_check_mine(writer->stream.file, core);
+    shoal_file_check_mine(writer->stream.file);
     writer->discarding = true;
     shoal_fiber_shield();
     for (uint32_t i = 0; i < writer->stream.buffers; i++)

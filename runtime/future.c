@@ -14,6 +14,7 @@
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/future_impl.h"
 #include "shoal/runtime/future_settle_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 #define TEXT_BYTES_MAX 512
 
@@ -106,6 +107,7 @@ void shoal_future_settle_failed(struct shoal_core *core, struct shoal_future *fu
 static struct shoal_future *new_at(const void *place)
 {
     struct shoal_core *core = shoal_core_self;
+    SHOAL_CHECK_ON_CORE("making of a future");
     struct shoal_future *future = shoal_future_take(core, place);
     return future != NULL ? future : core->no_memory;
 }
@@ -316,6 +318,7 @@ int shoal_await(struct shoal_future *future, union shoal_value *out)
 
 const char *shoal_error_message(void)
 {
+    SHOAL_CHECK_ON_CORE("error_message");
     const struct shoal_fiber *fiber = shoal_core_self->fiber;
     return fiber != NULL && fiber->message != NULL ? fiber->message : "";
 }

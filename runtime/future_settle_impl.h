@@ -9,14 +9,16 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
-/* In a debug build: this is a live future of the calling core. */
+/* In a checked build: this is a live future of the calling core. */
 static inline void shoal_future_check_mine(const struct shoal_future *future, const char *what)
 {
-#ifdef SHOAL_DEBUG
-    struct shoal_core *core = shoal_core_self;
-    SHOAL_CHECK(core != NULL, "%s of a future on a thread that is no core", what);
-    if (future != core->no_memory)
+#ifdef SHOAL_SLAB_CHECKED
+    const struct shoal_core *core = shoal_core_self;
+    if (core == NULL)
+        SHOAL_CHECK_OWNER(future->core, what, "future %p", (const void *)future);
+    else if (future != core->no_memory)
         shoal_slab_check_live(&core->hot.futures, future, what);
 #else
     (void)future;

@@ -64,10 +64,12 @@ struct shoal_future *shoal_gate_close_future(struct shoal_gate *gate, uint64_t t
 
 bool shoal_gate_closed(const struct shoal_gate *gate)
 {
+    shoal_wait_queue_check(&gate->queue, "closed");
     return gate->closed;
 }
 
 uint64_t shoal_gate_inside(const struct shoal_gate *gate)
 {
+    shoal_wait_queue_check(&gate->queue, "inside");
     return gate->inside;
 }

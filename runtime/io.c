@@ -7,6 +7,7 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 void shoal_io_submit(struct shoal_core *core, struct shoal_io_op *op)
 {
@@ -118,6 +119,7 @@ int shoal_io_run(struct shoal_core *core, struct shoal_io_op *op)
 
 int shoal_poll_fd(int fd, short events)
 {
+    SHOAL_CHECK_ON_CORE("poll_fd");
     struct shoal_io_op op = {.kind = SHOAL_IO_POLL, .poll_events = (uint16_t)events};
     op.arg.poll.own.fd = fd;
     op.fd = &op.arg.poll.own;

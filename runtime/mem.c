@@ -21,6 +21,7 @@
 #include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
 #include "shoal/runtime/mem_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 #define JEMALLOC __attribute__((weak, visibility("default")))
 extern void *mallocx(size_t size, int flags) JEMALLOC;
@@ -152,8 +153,7 @@ static void *debug_unmark(void *ptr, size_t bytes, size_t alignment)
     struct debug_header *header = header_of(ptr);
     SHOAL_CHECK(header->magic != FREED_MAGIC, "memory %p is freed twice", ptr);
     SHOAL_CHECK(header->magic == LIVE_MAGIC, "memory %p did not come from shoal_mem_alloc", ptr);
-    SHOAL_CHECK(header->core == shoal_context_core, "memory %p of core %d is freed on core %d", ptr,
-                header->core, shoal_context_core);
+    SHOAL_CHECK_OWNER(header->core, "free", "memory %p", ptr);
     SHOAL_CHECK(header->bytes == bytes, "memory %p of %zu bytes is freed as %zu bytes", ptr,
                 (size_t)header->bytes, bytes);
     header->magic = FREED_MAGIC;
@@ -253,6 +253,7 @@ void shoal_mem_free(void *ptr, size_t bytes)
 
 void shoal_mem_stats(struct shoal_mem_stats *out)
 {
+    SHOAL_CHECK_ON_CORE("statistics of memory");
     *out = shoal_core_self->mem.stats;
 }
 

@@ -8,9 +8,11 @@
 
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 
 void shoal_slab_stats(shoal_slab_stats_fn *each, void *arg)
 {
+    SHOAL_CHECK_ON_CORE("statistics of slabs");
     SHOAL_LIST_FOREACH (node, &shoal_core_self->mem.slabs) {
         struct shoal_slab_stats stats;
         shoal_slab_describe(SHOAL_CONTAINER_OF(node, struct shoal_slab, registered), &stats);
@@ -28,6 +30,7 @@ static void add_slab(void *arg, const struct shoal_slab_stats *stats)
 
 void shoal_mem_report(struct shoal_mem_report *out)
 {
+    SHOAL_CHECK_ON_CORE("report of memory");
     const struct shoal_core *core = shoal_core_self;
     memset(out, 0, sizeof(*out));
     out->allocator = core->mem.stats;

@@ -96,5 +96,6 @@ void shoal_mutex_unlock(struct shoal_mutex *mutex)
 
 bool shoal_mutex_locked(const struct shoal_mutex *mutex)
 {
+    shoal_wait_queue_check(&mutex->queue, "locked");
     return mutex->locked;
 }

@@ -117,5 +117,6 @@ struct shoal_future *shoal_once_run_future(struct shoal_once *once, shoal_once_f
 
 bool shoal_once_done(const struct shoal_once *once)
 {
+    shoal_wait_queue_check(&once->queue, "done");
     return once->done;
 }

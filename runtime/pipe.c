@@ -164,6 +164,7 @@ void shoal_pipe_close_read(struct shoal_pipe *pipe, int code)
 
 size_t shoal_pipe_length(const struct shoal_pipe *pipe)
 {
+    shoal_wait_queue_check(&pipe->readers, "length");
     return pipe->used;
 }
 

@@ -23,6 +23,7 @@
 #include "shoal/runtime/event_wait_impl.h"
 #include "shoal/runtime/future.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/process_impl.h"
 
 #define RETRY_NS     (10 * SHOAL_NS_PER_MS)
@@ -34,11 +35,8 @@ struct processes {
 
 static struct shoal_process *check_mine(const struct shoal_process *process, const char *what)
 {
-    const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && process->core == core->id,
-                 "%s of process %d of core %u on core %d", what, (int)process->pid, process->core,
-                 shoal_context_core);
-    SHOAL_DCHECK(!process->freed, "%s of process %d, which was freed", what, (int)process->pid);
+    SHOAL_CHECK_OWNER(process->core, what, "process %d", (int)process->pid);
+    SHOAL_DCHECK(!process->freed, "a %s of process %d, which was freed", what, (int)process->pid);
     return (struct shoal_process *)(uintptr_t)process;
 }
 
@@ -167,7 +165,7 @@ void shoal_process_free(struct shoal_process *process)
 {
     if (process == NULL)
         return;
-    check_mine(process, "the free");
+    check_mine(process, "free");
     SHOAL_CHECK(!shoal_event_has_fiber(&process->waiters),
                 "process %d is freed while a fiber waits for it", (int)process->pid);
     shoal_event_end_all(&process->waiters, -ECANCELED);
@@ -185,21 +183,25 @@ void shoal_process_free(struct shoal_process *process)
 
 pid_t shoal_process_id(const struct shoal_process *process)
 {
+    check_mine(process, "id");
     return process->pid;
 }
 
 struct shoal_process_pipe *shoal_process_stdin(struct shoal_process *process)
 {
+    check_mine(process, "stdin");
     return process->in.piped ? &process->in : NULL;
 }
 
 struct shoal_process_pipe *shoal_process_stdout(struct shoal_process *process)
 {
+    check_mine(process, "stdout");
     return process->out.piped ? &process->out : NULL;
 }
 
 struct shoal_process_pipe *shoal_process_stderr(struct shoal_process *process)
 {
+    check_mine(process, "stderr");
     return process->err.piped ? &process->err : NULL;
 }
 
@@ -207,7 +209,7 @@ struct shoal_process_pipe *shoal_process_stderr(struct shoal_process *process)
 
 int shoal_process_status(const struct shoal_process *process, struct shoal_process_status *out)
 {
-    check_mine(process, "the status");
+    check_mine(process, "status");
     if (process->ended == 0)
         return -EAGAIN;
     if (process->ended < 0)
@@ -220,7 +222,7 @@ int shoal_process_status(const struct shoal_process *process, struct shoal_proce
 int shoal_process_wait(struct shoal_process *process, struct shoal_process_status *out,
                        uint64_t timeout_ns)
 {
-    check_mine(process, "a wait");
+    check_mine(process, "wait");
     const struct shoal_fiber *fiber = shoal_core_self->fiber;
     if (process->ended == 0 || fiber == NULL || shoal_fiber_cancel_code(fiber) != 0) {
         int rc = shoal_event_wait(&process->waiters, "process", timeout_ns);
@@ -232,7 +234,7 @@ int shoal_process_wait(struct shoal_process *process, struct shoal_process_statu
 
 struct shoal_future *shoal_process_wait_future(struct shoal_process *process)
 {
-    check_mine(process, "a wait");
+    check_mine(process, "wait");
     if (process->ended < 0)
         return shoal_future_failed(process->ended, NULL);
     if (process->ended > 0)
@@ -244,7 +246,7 @@ struct shoal_future *shoal_process_wait_future(struct shoal_process *process)
 
 int shoal_process_signal(struct shoal_process *process, int number)
 {
-    check_mine(process, "a signal");
+    check_mine(process, "signal");
     if (process->ended != 0)
         return -ESRCH;
     return syscall(SYS_pidfd_send_signal, process->pidfd, number, NULL, 0) == 0 ? 0 : -errno;
@@ -252,7 +254,7 @@ int shoal_process_signal(struct shoal_process *process, int number)
 
 int shoal_process_signal_group(struct shoal_process *process, int number)
 {
-    check_mine(process, "a signal");
+    check_mine(process, "signal");
     if (!process->own_group)
         return -EINVAL;
     if (process->ended != 0)

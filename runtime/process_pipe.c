@@ -14,15 +14,15 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/io.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/process_impl.h"
 
 /* Begins the use of `pipe` by the running fiber. */
 static int begin(struct shoal_process_pipe *pipe, const char *what)
 {
+    SHOAL_CHECK_OWNER(pipe->core, what, "a pipe of a process (%p)", (void *)pipe);
     struct shoal_core *core = shoal_core_self;
     SHOAL_CHECK(core != NULL && core->fiber != NULL, "a %s of a pipe outside a fiber", what);
-    SHOAL_DCHECK(pipe->core == core->id, "a %s of a pipe of core %u on core %u", what, pipe->core,
-                 core->id);
     SHOAL_CHECK(!pipe->busy, "a %s of a pipe that another fiber uses", what);
     if (pipe->fd < 0)
         return -EBADF;
@@ -82,6 +82,7 @@ int shoal_process_pipe_write(struct shoal_process_pipe *pipe, const void *data, 
 
 void shoal_process_pipe_close(struct shoal_process_pipe *pipe)
 {
+    SHOAL_CHECK_OWNER(pipe->core, "close", "a pipe of a process (%p)", (void *)pipe);
     SHOAL_CHECK(!pipe->busy, "a pipe is closed while a fiber uses it");
     if (pipe->fd >= 0)
         close(pipe->fd);

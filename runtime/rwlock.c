@@ -148,10 +148,12 @@ void shoal_rwlock_downgrade(struct shoal_rwlock *lock)
 
 uint32_t shoal_rwlock_readers(const struct shoal_rwlock *lock)
 {
+    shoal_wait_queue_check(&lock->queue, "readers");
     return lock->readers;
 }
 
 bool shoal_rwlock_writing(const struct shoal_rwlock *lock)
 {
+    shoal_wait_queue_check(&lock->queue, "writing");
     return lock->writer;
 }

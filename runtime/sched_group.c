@@ -9,6 +9,7 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/sched_group_impl.h"
 
 #define WEIGHT_SHIFT 10
@@ -20,9 +21,7 @@ static uint32_t weight_of(unsigned shares)
 
 static void check_mine(const struct shoal_sched_group *group, const char *what)
 {
-    SHOAL_DCHECK(shoal_core_self != NULL && group->core == shoal_core_self->id,
-                 "%s of scheduling group \"%s\" of core %u on core %d", what, group->name,
-                 group->core, shoal_context_core);
+    SHOAL_CHECK_OWNER(group->core, what, "scheduling group \"%s\"", group->name);
     SHOAL_DCHECK(group->used, "%s of a scheduling group that was freed", what);
 }
 
@@ -145,6 +144,7 @@ void shoal_sched_leave(struct shoal_core *core, uint64_t now_cycles)
 
 int shoal_sched_group_new(struct shoal_sched_group **out, const char *name, unsigned shares)
 {
+    SHOAL_CHECK_ON_CORE("making of a scheduling group");
     struct shoal_core *core = shoal_core_self;
     if (shares < 1 || shares > SHOAL_SCHED_SHARES_MAX)
         return -EINVAL;
@@ -187,19 +187,21 @@ int shoal_sched_group_set_shares(struct shoal_sched_group *group, unsigned share
 
 struct shoal_sched_group *shoal_sched_group_self(void)
 {
+    SHOAL_CHECK_ON_CORE("scheduling group of the caller");
     return shoal_core_self->current;
 }
 
 struct shoal_sched_group *shoal_sched_group_main(void)
 {
+    SHOAL_CHECK_ON_CORE("main scheduling group");
     return &shoal_core_self->groups[0];
 }
 
 void shoal_sched_group_enter(struct shoal_sched_group *group)
 {
+    check_mine(group, "enter");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
-    check_mine(group, "enter");
     SHOAL_CHECK(fiber != NULL, "a scheduling group is entered outside a fiber");
     if (core->current == group)
         return;
@@ -233,6 +235,9 @@ void shoal_sched_group_stats(const struct shoal_sched_group *group,
 
 struct shoal_sched_group *shoal_sched_group_next(const struct shoal_sched_group *previous)
 {
+    SHOAL_CHECK_ON_CORE("list of scheduling groups");
+    if (previous != NULL)
+        SHOAL_CHECK_OWNER(previous->core, "next", "scheduling group \"%s\"", previous->name);
     struct shoal_core *core = shoal_core_self;
     for (unsigned id = previous != NULL ? previous->id + 1u : 0; id < SHOAL_SCHED_GROUPS_MAX; id++)
         if (core->groups[id].used)

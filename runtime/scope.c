@@ -9,13 +9,11 @@
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 static void check_mine(const struct shoal_scope *scope, const char *what)
 {
-    const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && scope->owner->core == core->id,
-                 "%s of a scope of core %u on core %d", what, scope->owner->core,
-                 shoal_context_core);
+    SHOAL_CHECK_OWNER(scope->owner->core, what, "a scope of fiber \"%s\"", scope->owner->name);
 }
 
 static uint64_t deadline_of(const struct shoal_fiber *fiber)
@@ -52,6 +50,7 @@ static void deadline_passed(struct shoal_timer *timer)
 
 void shoal_scope_enter(struct shoal_scope *scope, const struct shoal_scope_options *options)
 {
+    SHOAL_CHECK_ON_CORE("enter of a scope");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL, "a scope is entered outside a fiber");
@@ -145,6 +144,7 @@ static void leave_cancel(struct shoal_core *core, struct shoal_fiber *fiber)
 
 int shoal_scope_leave(struct shoal_scope *scope)
 {
+    check_mine(scope, "leave");
     struct shoal_core *core = shoal_core_self;
     struct shoal_fiber *fiber = core->fiber;
     SHOAL_CHECK(fiber != NULL && fiber->scope == scope,
@@ -168,6 +168,7 @@ int shoal_scope_leave(struct shoal_scope *scope)
 
 uint64_t shoal_fiber_deadline_ns(void)
 {
+    SHOAL_CHECK_ON_CORE("deadline of a fiber");
     const struct shoal_fiber *fiber = shoal_core_self->fiber;
     return fiber != NULL ? deadline_of(fiber) : SHOAL_NS_FOREVER;
 }

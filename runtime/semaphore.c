@@ -99,11 +99,13 @@ void shoal_semaphore_release(struct shoal_semaphore *semaphore, uint64_t n)
 
 uint64_t shoal_semaphore_available(const struct shoal_semaphore *semaphore)
 {
+    shoal_wait_queue_check(&semaphore->queue, "available");
     return semaphore->units;
 }
 
 uint32_t shoal_semaphore_waiting(const struct shoal_semaphore *semaphore)
 {
+    shoal_wait_queue_check(&semaphore->queue, "waiting");
     return semaphore->queue.count;
 }
 

@@ -15,6 +15,7 @@
 #include "shoal/runtime/combine_impl.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/list.h"
+#include "shoal/runtime/owner_impl.h"
 
 struct shoal_shared_future {
     struct shoal_list waiters;
@@ -37,9 +38,8 @@ static const struct shoal_shared_future no_memory = {.immortal = true};
 
 static void check_mine(const struct shoal_shared_future *shared, const char *what)
 {
-    SHOAL_DCHECK(shared->immortal || shared->core == shoal_core_self->id,
-                 "%s on core %u of a shared future of core %u", what, shoal_core_self->id,
-                 shared->core);
+    if (!shared->immortal)
+        SHOAL_CHECK_OWNER(shared->core, what, "shared future %p", (const void *)shared);
 }
 
 static void unref(struct shoal_shared_future *shared)

@@ -32,6 +32,7 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/event_wait_impl.h"
 #include "shoal/runtime/future.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/signal_impl.h"
 
 #define NUMBERS 65 /* 1 to 64 */
@@ -297,10 +298,8 @@ int shoal_signal_subscribe(struct shoal_signal *signal, int number)
 
 static void check_mine(const struct shoal_signal *signal, const char *what)
 {
-    const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && signal->core == core->id, "%s of signal %d of core %u on core %d",
-                 what, signal->number, signal->core, shoal_context_core);
-    SHOAL_CHECK(shoal_list_linked(&signal->node), "%s of signal %d, which is not subscribed to",
+    SHOAL_CHECK_OWNER(signal->core, what, "signal %d", signal->number);
+    SHOAL_CHECK(shoal_list_linked(&signal->node), "a %s of signal %d, which is not subscribed to",
                 what, signal->number);
 }
 
@@ -320,7 +319,7 @@ void shoal_signal_unsubscribe(struct shoal_signal *signal)
 
 int shoal_signal_next(struct shoal_signal *signal, uint64_t timeout_ns)
 {
-    check_mine(signal, "a wait");
+    check_mine(signal, "wait");
     const struct shoal_fiber *fiber = shoal_core_self->fiber;
     if (signal->count > 0 && fiber != NULL && shoal_fiber_cancel_code(fiber) == 0)
         return take_count(signal);
@@ -329,7 +328,7 @@ int shoal_signal_next(struct shoal_signal *signal, uint64_t timeout_ns)
 
 struct shoal_future *shoal_signal_next_future(struct shoal_signal *signal)
 {
-    check_mine(signal, "a wait");
+    check_mine(signal, "wait");
     if (signal->count > 0)
         return shoal_future_ready(&(union shoal_value){.i64 = take_count(signal)});
     return shoal_event_future(&signal->waiters);

@@ -10,6 +10,7 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/slab_impl.h"
 
 #ifdef SHOAL_ASAN
@@ -259,8 +260,7 @@ void shoal_slab_check_live(const struct shoal_slab *slab, const void *object, co
     const struct shoal_slab_header *header = header_of(object);
     SHOAL_CHECK(header->magic == MAGIC_LIVE, "%s of a %s that was given back (%p, generation %u)",
                 what, slab->name, object, header->generation);
-    SHOAL_CHECK(header->core == shoal_context_core, "%s on core %d of a %s (%p) of core %d", what,
-                shoal_context_core, slab->name, object, header->core);
+    SHOAL_CHECK_OWNER(header->core, what, "%s %p", slab->name, object);
 }
 
 void shoal_slab_give_checked(struct shoal_slab *slab, void *object)

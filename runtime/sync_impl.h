@@ -29,6 +29,7 @@
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/wait_queue.h"
 
 enum shoal_waiter_kind { SHOAL_WAITER_FIBER, SHOAL_WAITER_FUTURE, SHOAL_WAITER_SELECT };
@@ -54,9 +55,7 @@ void shoal_wait_queue_deinit(struct shoal_wait_queue *queue);
 
 static inline void shoal_wait_queue_check(const struct shoal_wait_queue *queue, const char *op)
 {
-    SHOAL_DCHECK(shoal_core_self != NULL && queue->core == shoal_core_self->id,
-                 "%s: %s %p of core %u is touched on core %d", op, queue->what, (const void *)queue,
-                 queue->core, shoal_context_core);
+    SHOAL_CHECK_OWNER(queue->core, op, "%s %p", queue->what, (const void *)queue);
 }
 
 static inline struct shoal_waiter *shoal_wait_queue_first(const struct shoal_wait_queue *queue)

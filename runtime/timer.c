@@ -3,6 +3,7 @@
  */
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/timer_impl.h"
 
 #define SLOT_DUE  0xfffeu
@@ -148,6 +149,13 @@ unsigned shoal_timer_wheel_expire(struct shoal_timer_wheel *wheel, uint64_t now_
     return fired;
 }
 
+/* One that is not armed is nobody's: any core may arm it. */
+static void check_mine(const struct shoal_timer *timer, const char *op)
+{
+    if (shoal_timer_armed(timer))
+        SHOAL_CHECK_OWNER(timer->core, op, "timer %p", (const void *)timer);
+}
+
 void shoal_timer_init(struct shoal_timer *timer, void (*fire)(struct shoal_timer *timer))
 {
     shoal_list_init(&timer->node);
@@ -155,12 +163,14 @@ void shoal_timer_init(struct shoal_timer *timer, void (*fire)(struct shoal_timer
     timer->period_ns = 0;
     timer->fire = fire;
     timer->slot = SLOT_DUE;
-    timer->core = UINT16_MAX;
+    timer->core = SHOAL_OWNER_NONE;
 }
 
 void shoal_timer_arm_at(struct shoal_timer *timer, uint64_t deadline_ns)
 {
     struct shoal_core *core = shoal_core_self;
+    check_mine(timer, "arm");
+    SHOAL_CHECK_ON_CORE("arm of a timer");
     shoal_timer_cancel(timer);
     timer->core = (uint16_t)core->id;
     timer->period_ns = 0;
@@ -183,9 +193,8 @@ bool shoal_timer_cancel(struct shoal_timer *timer)
 {
     if (!shoal_timer_armed(timer))
         return false;
+    check_mine(timer, "cancel");
     struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(timer->core == core->id, "timer %p of core %u is touched on core %u",
-                 (void *)timer, timer->core, core->id);
     shoal_timer_wheel_cancel(&core->timers, timer);
     return true;
 }

@@ -23,6 +23,7 @@
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/errors.h"
 #include "shoal/runtime/future_impl.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/watch_impl.h"
 
 #define AWAY_NS    (20 * SHOAL_NS_PER_MS)
@@ -61,10 +62,8 @@ static uint32_t kinds_of_mask(uint32_t mask)
 
 static struct shoal_fiber *check_mine(const struct shoal_watch *watch, const char *what)
 {
-    const struct shoal_core *core = shoal_core_self;
-    SHOAL_DCHECK(core != NULL && watch->core == core->id, "%s of a watch of core %u on core %d",
-                 what, watch->core, shoal_context_core);
-    return core->fiber;
+    SHOAL_CHECK_OWNER(watch->core, what, "watch %p", (const void *)watch);
+    return shoal_core_self->fiber;
 }
 
 /* ---- Making ---- */
@@ -121,7 +120,7 @@ void shoal_watch_free(struct shoal_watch *watch)
 {
     if (watch == NULL)
         return;
-    (void)check_mine(watch, "the free");
+    (void)check_mine(watch, "free");
     SHOAL_CHECK(!watch->busy, "a watch is freed while a fiber waits for it");
     /* Ends all watches at once. The kernel takes up to 50 ms for it (it waits for a grace period of
      * its own), which is no time for the core to be held. */
@@ -246,7 +245,7 @@ static int add_root(struct shoal_watch *watch, struct shoal_watch_root *root)
 int shoal_watch_add(struct shoal_watch *watch, const char *path, const struct shoal_watch_how *how)
 {
     static const struct shoal_watch_how defaults;
-    struct shoal_fiber *fiber = check_mine(watch, "an add");
+    struct shoal_fiber *fiber = check_mine(watch, "add");
     SHOAL_CHECK(fiber != NULL, "a watch is added to outside a fiber");
     int rc = shoal_fiber_cancel_code(fiber);
     if (rc < 0)
@@ -275,7 +274,7 @@ int shoal_watch_add(struct shoal_watch *watch, const char *path, const struct sh
 
 int shoal_watch_remove(struct shoal_watch *watch, int id)
 {
-    (void)check_mine(watch, "a remove");
+    (void)check_mine(watch, "remove");
     SHOAL_LIST_FOREACH (entry, &watch->roots) {
         struct shoal_watch_root *root = SHOAL_CONTAINER_OF(entry, struct shoal_watch_root, node);
         if (root->id != id)
@@ -534,7 +533,7 @@ static int next(struct shoal_watch *watch, struct shoal_watch_event *out, uint64
 
 int shoal_watch_next(struct shoal_watch *watch, struct shoal_watch_event *out, uint64_t timeout_ns)
 {
-    const struct shoal_fiber *fiber = check_mine(watch, "a wait");
+    const struct shoal_fiber *fiber = check_mine(watch, "wait");
     SHOAL_CHECK(fiber != NULL, "a watch is waited for outside a fiber");
     SHOAL_CHECK(!watch->busy, "two fibers wait for a watch");
     watch->busy = true;
@@ -573,7 +572,7 @@ static void cancel_future(void *ctx)
 
 struct shoal_future *shoal_watch_next_future(struct shoal_watch *watch)
 {
-    (void)check_mine(watch, "a wait");
+    (void)check_mine(watch, "wait");
     struct shoal_future *future = shoal_future_new();
     if (future == shoal_core_self->no_memory)
         return future;

@@ -12,7 +12,8 @@
  *
  *   1. services stop, the last started first (shoal_at_stop): they drain, at most
  * --shutdown-timeout
- *   2. every fiber that still waits is cancelled and waited for, on every core
+ *   2. calls of foreign threads are taken no more, and every fiber that still waits is cancelled
+ * and waited for, on every core
  *   3. when no message is in flight on any core, the loops end; what was never consumed is reported
  *
  * The first SIGINT or SIGTERM ends shoal_stop_wait(); a second one ends the process at once, with
@@ -50,7 +51,7 @@ SHOAL_API int shoal_main(int argc, char **argv, const struct shoal_program *prog
 /* Waits until the program is asked to stop. 0, or -ECANCELED. On a fiber of core 0; yields. */
 SHOAL_API int shoal_stop_wait(void);
 
-/* Asks the program to stop, as a first SIGTERM does. On core 0. */
+/* Asks the program to stop, as a first SIGTERM does. On any core; does not yield. */
 SHOAL_API void shoal_stop_request(void);
 
 /*
@@ -74,6 +75,7 @@ SHOAL_API int shoal_config_error(const char *fmt, ...) SHOAL_PRINTF(1, 2);
 /* What the command line gave. */
 SHOAL_API uint64_t shoal_config_shutdown_timeout_ns(void);
 SHOAL_API uint32_t shoal_config_max_connections(void); /* of the whole program */
+SHOAL_API bool shoal_config_accept_balanced(void);     /* --accept-balance balanced */
 
 /* Logs which I/O backend runs, once; called by what starts to serve. On core 0. */
 SHOAL_API void shoal_announce_backend(void);

@@ -23,8 +23,9 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
 {
     static const char *const backends[] = {"auto", "io_uring", "epoll", NULL};
     static const char *const on_off[] = {"on", "off", NULL};
+    static const char *const balances[] = {"kernel", "balanced", NULL};
     static const char *const levels[] = {"error", "warn", "info", "debug", NULL};
-    *config = (struct shoal_config){.idle_poll_us = 100,
+    *config = (struct shoal_config){.idle_poll_us = 200,
                                     .task_quota_us = 500,
                                     .stall_notify_ms = 25,
                                     .shutdown_timeout_ns = 10 * SHOAL_NS_PER_S,
@@ -59,6 +60,9 @@ enum shoal_options_result shoal_config_parse(struct shoal_config *config, int ar
         {"max-connections", SHOAL_OPTION_UINT, &config->max_connections, "N",
          "Connections at most, over all cores; by default what the descriptors allow.", 1,
          CONNECTIONS_MAX, NULL, NULL},
+        {"accept-balance", SHOAL_OPTION_CHOICE, &config->accept_balance, NULL,
+         "Who serves a connection: the core that the kernel gave it to, or one with less to do.", 0,
+         0, balances, NULL},
         {"log-level", SHOAL_OPTION_CHOICE, &config->log_level, NULL, "What to log.", 0, 0, levels,
          NULL},
         {"fail-alloc", SHOAL_OPTION_STRING, &config->fail_alloc, "PLAN",
@@ -86,7 +90,7 @@ static int check_descriptors(struct shoal_config *config, unsigned cores, char *
     struct rlimit limit;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return -errno;
-    if (limit.rlim_cur < limit.rlim_max) {
+    if (!config->keep_limits && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
         (void)getrlimit(RLIMIT_NOFILE, &limit);

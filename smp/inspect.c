@@ -305,6 +305,8 @@ static bool send_probe(pthread_t thread, uint32_t asked)
 static bool probe_core(struct shoal_launch *launch, unsigned id)
 {
     struct shoal_inspect_probe *probe = &launch->probe;
+    if (launch->hosted && !launch->diagnostics)
+        return false; /* nobody would catch the signal */
     uint32_t idle = atomic_load_explicit(&probe->state, memory_order_relaxed);
     if (idle % PROBE_PHASES != PROBE_IDLE)
         return false; /* a report that another core makes uses it now */

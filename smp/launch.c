@@ -15,6 +15,7 @@
 #include "shoal/runtime/fault_impl.h"
 #include "shoal/runtime/log.h"
 
+#include "shoal/smp/core_channel_impl.h"
 #include "shoal/smp/launch_impl.h"
 #include "shoal/smp/test_impl.h"
 
@@ -132,14 +133,16 @@ static bool open_together(struct shoal_launch *launch, struct shoal_member *memb
 /* Calls the program, which may take its time, and turns what it returns into an exit code. */
 static int run_program(struct shoal_launch *launch)
 {
-    int rc = launch->embedded ? 0 : shoal_signals_start(launch);
+    int rc = launch->host_signals ? 0 : shoal_signals_start(launch);
+    shoal_foreign_open(launch);
     if (rc == 0)
         rc = launch->program->run(launch->program->arg);
     if (rc == SHOAL_EOPTION)
         return 2;
     if (rc >= 0)
         return rc;
-    SHOAL_ERROR("%s failed: %s", launch->program->name, shoal_error_text(rc));
+    if (!launch->hosted)
+        SHOAL_ERROR("%s failed: %s", launch->program->name, shoal_error_text(rc));
     return 1;
 }
 
@@ -171,9 +174,41 @@ static void judge_mail(struct shoal_launch *launch)
         fail_start(launch, rc, "no memory for the first fiber");
 }
 
+/* Tasks that have run on `core` so far. */
+static uint64_t tasks_run(const struct shoal_core *core)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < SHOAL_SCHED_GROUPS_MAX; i++)
+        sum += core->groups[i].tasks;
+    return sum;
+}
+
+/* All loops have ended: runs what was posted meanwhile, until no core has anything any more. */
+static void run_leftovers(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
+{
+    struct shoal_core *core = &member->core;
+    meet(launch);
+    shoal_core_channels_quit(core);
+    do {
+        meet(launch);
+        uint64_t before = tasks_run(core);
+        core->quit = false;
+        shoal_core_post(core, &member->quit);
+        shoal_core_run(core);
+        if (tasks_run(core) - before > 1) /* the one is `quit` */
+            atomic_store_explicit(&launch->leftovers, true, memory_order_relaxed);
+        meet(launch);
+        if (id == 0)
+            launch->leftovers_again =
+                atomic_exchange_explicit(&launch->leftovers, false, memory_order_relaxed);
+        meet(launch);
+    } while (launch->leftovers_again);
+}
+
 static void run_member(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
 {
     member->quit.run = quit_task;
+    shoal_foreign_core_init(&member->foreign);
     member->rc = shoal_mail_init(&member->mail, &member->core, &launch->fleet);
     launch->fleet.core[id] = &member->core;
     launch->fleet.mail[id] = &member->mail;
@@ -184,7 +219,7 @@ static void run_member(struct shoal_launch *launch, struct shoal_member *member,
     if (launch->failure == 0) {
         shoal_fault_attach();
         shoal_core_run(&member->core);
-        meet(launch);
+        run_leftovers(launch, member, id);
     }
     shoal_fault_disarm(NULL);
     if (member->rc == 0)
@@ -267,9 +302,8 @@ static int fleet_init(struct shoal_launch *launch, size_t cores)
     launch->fleet.mail = table_new(cores, sizeof(*launch->fleet.mail));
     launch->members = table_new(cores, sizeof(*launch->members));
     launch->threads = table_new(cores, sizeof(*launch->threads));
-    if (launch->fleet.core == NULL || launch->fleet.mail == NULL ||
-        launch->members == NULL || launch->threads == NULL ||
-        shoal_fleet_mail_init(&launch->fleet) < 0)
+    if (launch->fleet.core == NULL || launch->fleet.mail == NULL || launch->members == NULL ||
+        launch->threads == NULL || shoal_fleet_mail_init(&launch->fleet) < 0)
         return -ENOMEM;
     return -pthread_barrier_init(&launch->barrier, NULL, (unsigned)cores);
 }
@@ -319,11 +353,11 @@ static void run_all(struct shoal_launch *launch)
         pthread_join(launch->threads[i].thread, NULL);
     pthread_mutex_destroy(&launch->gate);
     pthread_barrier_destroy(&launch->barrier);
-    /* The main thread goes on after core 0 has ended: where it may run is the caller's again. */
+    /* This thread goes on after core 0 has ended: where it may run is the caller's again. */
     (void)pthread_setaffinity_np(pthread_self(), sizeof(cpu_set_t), &launch->placement.original);
 }
 
-int shoal_launch_run(struct shoal_launch *launch)
+static int run_claimed(struct shoal_launch *launch)
 {
     shoal_list_init(&launch->stop_hooks);
     shoal_list_init(&launch->stop_waiters);
@@ -338,6 +372,76 @@ int shoal_launch_run(struct shoal_launch *launch)
     return launch->failure;
 }
 
+static void prepare_process(const struct shoal_launch *launch)
+{
+    shoal_backtrace_init();
+    shoal_fibers_install();
+    if (!launch->hosted || launch->diagnostics) {
+        shoal_fiber_guard_install();
+        shoal_stall_install();
+        shoal_inspect_install();
+    }
+    if (!launch->host_signals)
+        shoal_signals_block();
+    if (launch->hosted)
+        return; /* its cores block SIGPIPE and SIGXFSZ, which has the same effect for them */
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE returns -EFBIG */
+}
+
+int shoal_launch_run(struct shoal_launch *launch)
+{
+    if (launch->hosted)
+        arm_faults(launch, 0);
+    if (!shoal_process_claim()) {
+        fail_start(launch, -EBUSY, "a runtime runs in this process already");
+    } else {
+        prepare_process(launch);
+        shoal_launch_current = launch;
+        (void)run_claimed(launch);
+        shoal_launch_current = NULL;
+        shoal_process_release();
+    }
+    shoal_placement_deinit(&launch->placement);
+    return launch->failure;
+}
+
+void shoal_launch_drop(struct shoal_launch *launch)
+{
+    shoal_placement_deinit(&launch->placement);
+}
+
+int shoal_launch_prepare(struct shoal_launch *launch, int argc, char **argv)
+{
+    struct shoal_config *config = &launch->config;
+    char *error = launch->error;
+    const size_t error_size = sizeof(launch->error);
+    enum shoal_options_result parsed =
+        shoal_config_parse(config, argc, argv, launch->program, error, error_size);
+    if (parsed != SHOAL_OPTIONS_OK)
+        return parsed == SHOAL_OPTIONS_EXIT ? SHOAL_LAUNCH_ANSWERED : SHOAL_EOPTION;
+    config->keep_limits = launch->hosted;
+    if (launch->hosted && !launch->diagnostics)
+        config->stall_notify_ms = 0; /* nobody would catch the signal */
+    shoal_log_set_level((enum shoal_log_level)config->log_level);
+    if (!launch->hosted) /* else another thread becomes core 0 */
+        arm_faults(launch, 0);
+    struct shoal_placement_request request = {
+        .smp = (unsigned)config->smp,
+        .cpuset = config->cpuset,
+        .overprovisioned = config->overprovisioned,
+        .pin = config->thread_affinity == 0 &&
+               (!config->overprovisioned || config->thread_affinity_given),
+    };
+    int rc = shoal_placement_init(&launch->placement, &request, error, error_size);
+    if (rc != 0)
+        return rc;
+    rc = shoal_config_check(config, launch->placement.cores, error, error_size);
+    if (rc != 0)
+        shoal_placement_deinit(&launch->placement);
+    return rc;
+}
+
 /* Prints the one line; returns the exit code: 2 for what the user has given, else 1. */
 static int fail_line(const struct shoal_program *program, int rc, const char *error)
 {
@@ -345,61 +449,15 @@ static int fail_line(const struct shoal_program *program, int rc, const char *er
     return rc == SHOAL_EOPTION ? 2 : 1;
 }
 
-static void prepare_process(const struct shoal_launch *launch)
-{
-    shoal_backtrace_init();
-    shoal_fiber_guard_install();
-    shoal_stall_install();
-    shoal_inspect_install();
-    shoal_fibers_install();
-    if (!launch->embedded)
-        shoal_signals_block();
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGXFSZ, SIG_IGN); /* a write beyond RLIMIT_FSIZE returns -EFBIG */
-}
-
-/* Everything but the parsing of options. Returns the exit code. */
-static int launch_main(struct shoal_launch *launch)
-{
-    struct shoal_config *config = &launch->config;
-    char error[SHOAL_LAUNCH_ERROR_MAX * 2] = "";
-    bool pin =
-        config->thread_affinity == 0 && (!config->overprovisioned || config->thread_affinity_given);
-    struct shoal_placement_request request = {
-        .smp = (unsigned)config->smp,
-        .cpuset = config->cpuset,
-        .overprovisioned = config->overprovisioned,
-        .pin = pin,
-    };
-    int rc = shoal_placement_init(&launch->placement, &request, error, sizeof(error));
-    if (rc != 0)
-        return fail_line(launch->program, rc, error);
-    rc = shoal_config_check(config, launch->placement.cores, error, sizeof(error));
-    if (rc != 0) {
-        shoal_placement_deinit(&launch->placement);
-        return fail_line(launch->program, rc, error);
-    }
-    prepare_process(launch);
-    shoal_launch_current = launch;
-    rc = shoal_launch_run(launch);
-    int code = rc < 0 ? fail_line(launch->program, rc, launch->error) : launch->exit_code;
-    shoal_launch_current = NULL;
-    shoal_placement_deinit(&launch->placement);
-    return code;
-}
-
 int shoal_launch_program(struct shoal_launch *launch, int argc, char **argv)
 {
-    char error[SHOAL_LAUNCH_ERROR_MAX * 2] = "";
-    enum shoal_options_result parsed =
-        shoal_config_parse(&launch->config, argc, argv, launch->program, error, sizeof(error));
-    if (parsed != SHOAL_OPTIONS_OK)
-        return parsed == SHOAL_OPTIONS_EXIT ? 0 : fail_line(launch->program, SHOAL_EOPTION, error);
-    shoal_log_set_level((enum shoal_log_level)launch->config.log_level);
-    arm_faults(launch, 0);
-    int code = launch_main(launch);
+    int rc = shoal_launch_prepare(launch, argc, argv);
+    if (rc == 0)
+        rc = shoal_launch_run(launch);
     shoal_fault_disarm(NULL);
-    return code;
+    if (rc < 0)
+        return fail_line(launch->program, rc, launch->error);
+    return rc == SHOAL_LAUNCH_ANSWERED ? 0 : launch->exit_code;
 }
 
 int shoal_main(int argc, char **argv, const struct shoal_program *program)
@@ -410,12 +468,16 @@ int shoal_main(int argc, char **argv, const struct shoal_program *program)
 
 int shoal_config_error(const char *fmt, ...)
 {
-    char text[SHOAL_LAUNCH_ERROR_MAX * 2];
+    struct shoal_launch *launch = shoal_launch_current;
+    char text[SHOAL_LAUNCH_ERROR_MAX];
     va_list args;
     va_start(args, fmt);
     vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    (void)fail_line(shoal_launch_current->program, SHOAL_EOPTION, text);
+    if (launch->hosted)
+        memcpy(launch->error, text, sizeof(text));
+    else
+        (void)fail_line(launch->program, SHOAL_EOPTION, text);
     return SHOAL_EOPTION;
 }
 
@@ -432,6 +494,11 @@ uint64_t shoal_config_shutdown_timeout_ns(void)
 uint32_t shoal_config_max_connections(void)
 {
     return (uint32_t)shoal_launch_current->config.max_connections;
+}
+
+bool shoal_config_accept_balanced(void)
+{
+    return shoal_launch_current->config.accept_balance != 0;
 }
 
 void shoal_announce_backend(void)

@@ -19,10 +19,13 @@
 #ifndef SHOAL_SMP_MAILBOX_IMPL_H
 #define SHOAL_SMP_MAILBOX_IMPL_H
 
+#include <string.h>
+
 #include <pthread.h>
 
 #include "shoal/runtime/core_impl.h"
 #include "shoal/runtime/future.h"
+#include "shoal/runtime/owner_impl.h"
 
 #include "shoal/smp/ring_impl.h"
 #include "shoal/smp/service_group.h"
@@ -55,16 +58,16 @@ struct shoal_arg_free {
     void *arg;
 };
 
-/* The asking side's private part of a channel. */
+/* The asking side's private part of a channel. Its first cache line is all that a look needs. */
 struct shoal_outbox {
-    struct shoal_request_slot *requests;
+    struct shoal_ring_reader reader;
     const struct shoal_answer_slot *answers;
+    struct shoal_request_slot *requests;
     uint32_t mask;
-    uint32_t next_request;
     uint32_t next_answer;
+    uint32_t next_request;
     uint32_t credits;
     struct shoal_ring_writer writer;
-    struct shoal_ring_reader reader;
     uint32_t credits_max;
     uintptr_t cancel_key; /* what leads from a future's cancel hook to here; the id is added */
     struct shoal_list credit_waiters;
@@ -74,11 +77,13 @@ struct shoal_outbox {
     uint16_t *free_ids;
     struct shoal_request_slot staged[SHOAL_STAGED_MAX];
 };
+SHOAL_STATIC_ASSERT(offsetof(struct shoal_outbox, writer) == SHOAL_CACHE_LINE, "the first line");
 
 struct shoal_long_call;
 
-/* The answering side's private part. */
+/* The answering side's private part, likewise. */
 struct shoal_inbox {
+    struct shoal_ring_reader reader;
     const struct shoal_request_slot *requests;
     struct shoal_answer_slot *answers;
     uint32_t mask;
@@ -86,7 +91,6 @@ struct shoal_inbox {
     uint32_t next_answer;
     uint32_t texts_kept; /* how many of `texts` are not NULL */
     struct shoal_ring_writer writer;
-    struct shoal_ring_reader reader;
     struct shoal_mail *mail;
     _Atomic uint64_t *cancels;
     char **texts;                   /* of the answers in the slots */
@@ -97,6 +101,19 @@ struct shoal_inbox {
     uint64_t long_calls; /* that run */
     struct shoal_answer_slot staged[SHOAL_STAGED_MAX];
 };
+SHOAL_STATIC_ASSERT(offsetof(struct shoal_inbox, writer) == SHOAL_CACHE_LINE, "the first line");
+
+/* A zeroed one of either, aligned to a cache line; NULL when out of memory. */
+static inline void *shoal_box_new(size_t bytes)
+{
+    void *box = shoal_mem_alloc_aligned(bytes, SHOAL_CACHE_LINE);
+    return box != NULL ? memset(box, 0, bytes) : NULL;
+}
+
+static inline void shoal_box_free(void *box, size_t bytes)
+{
+    shoal_mem_free_aligned(box, bytes, SHOAL_CACHE_LINE);
+}
 
 /* A request that outlives its slot, or is of this core. */
 struct shoal_long_call {
@@ -174,6 +191,7 @@ void shoal_mail_deinit(struct shoal_mail *mail);
 
 static inline struct shoal_mail *shoal_mail_self(void)
 {
+    SHOAL_CHECK_ON_CORE("submit");
     return (struct shoal_mail *)shoal_core_self->layers[SHOAL_LAYER_SMP];
 }
 

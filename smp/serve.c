@@ -435,13 +435,13 @@ void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox)
 struct shoal_inbox *shoal_inbox_new(struct shoal_mail *mail, struct shoal_mail_channel *channel,
                                     unsigned from)
 {
-    struct shoal_inbox *inbox = shoal_mem_alloc_zeroed(sizeof(*inbox));
+    struct shoal_inbox *inbox = shoal_box_new(sizeof(*inbox));
     if (inbox == NULL)
         return NULL;
     inbox->cancelled =
         shoal_mem_alloc_zeroed(shoal_mail_cancel_words(channel->slots) * sizeof(uint64_t));
     if (inbox->cancelled == NULL) {
-        shoal_mem_free(inbox, sizeof(*inbox));
+        shoal_box_free(inbox, sizeof(*inbox));
         return NULL;
     }
     inbox->requests = channel->requests;
@@ -468,5 +468,5 @@ void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox)
     shoal_mem_free(inbox->calls, slots * sizeof(*inbox->calls));
     shoal_mem_free(inbox->cancelled,
                    shoal_mail_cancel_words((uint32_t)slots) * sizeof(uint64_t));
-    shoal_mem_free(inbox, sizeof(*inbox));
+    shoal_box_free(inbox, sizeof(*inbox));
 }

@@ -6,11 +6,13 @@
  */
 #include <errno.h>
 #include <signal.h>
+#include <string.h>
 
 #include <unistd.h>
 
 #include "shoal/runtime/check.h"
 #include "shoal/runtime/log.h"
+#include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/signal_impl.h"
 
 #include "shoal/smp/launch_impl.h"
@@ -93,18 +95,41 @@ int shoal_stop_wait(void)
     return waiter.cancelled ? core->fiber->cancel_code : 0;
 }
 
-void shoal_stop_request(void)
+static void request_here(struct shoal_launch *launch)
 {
-    struct shoal_launch *launch = shoal_launch_current;
-    SHOAL_CHECK(shoal_core_self->id == 0, "a stop is requested on core 0");
     launch->stop_requested = true;
     SHOAL_LIST_FOREACH (node, &launch->stop_waiters)
         shoal_fiber_make_ready(shoal_core_self,
                                SHOAL_CONTAINER_OF(node, struct stop_waiter, node)->fiber);
 }
 
+static void requested_elsewhere(struct shoal_task *task)
+{
+    request_here(SHOAL_CONTAINER_OF(task, struct shoal_launch, stop_task));
+}
+
+void shoal_stop_post(struct shoal_launch *launch)
+{
+    /* relaxed: one of many that ask posts the task, and the task carries nothing. */
+    if (atomic_exchange_explicit(&launch->stop_posted, true, memory_order_relaxed))
+        return;
+    launch->stop_task.run = requested_elsewhere;
+    shoal_core_post_foreign(launch->fleet.core[0], &launch->stop_task);
+}
+
+void shoal_stop_request(void)
+{
+    struct shoal_launch *launch = shoal_launch_current;
+    SHOAL_CHECK(shoal_core_self != NULL, "a stop is requested on a thread that is no core");
+    if (shoal_core_self->id == 0)
+        request_here(launch);
+    else
+        shoal_stop_post(launch);
+}
+
 int shoal_at_stop(void (*stop)(void *arg), void *arg)
 {
+    SHOAL_CHECK_OWNER(0, "at_stop", "the program's stop hooks");
     struct shoal_stop_hook *hook = shoal_mem_alloc(sizeof(*hook));
     if (hook == NULL)
         return -ENOMEM;
@@ -116,6 +141,7 @@ int shoal_at_stop(void (*stop)(void *arg), void *arg)
 
 bool shoal_at_stop_cancel(void (*stop)(void *arg), void *arg)
 {
+    SHOAL_CHECK_OWNER(0, "at_stop_cancel", "the program's stop hooks");
     SHOAL_LIST_FOREACH_SAFE (node, &shoal_launch_current->stop_hooks) {
         struct shoal_stop_hook *hook = SHOAL_CONTAINER_OF(node, struct shoal_stop_hook, node);
         if (hook->stop != stop || hook->arg != arg)
@@ -153,7 +179,9 @@ static void cancel_others(struct shoal_core *core)
 struct tally {
     uint64_t work;
     uint64_t received;
+    uint64_t foreign; /* the same of what foreign threads have posted */
 };
+SHOAL_STATIC_ASSERT(sizeof(struct tally) == sizeof(union shoal_value), "a tally is an answer");
 
 /* Cancels all other fibers of this core; `out`: its tally. As a task, or on core 0's main fiber. */
 static int quiesce(void *arg, union shoal_value *out)
@@ -161,29 +189,44 @@ static int quiesce(void *arg, union shoal_value *out)
     (void)arg;
     struct shoal_core *core = shoal_core_self;
     const struct shoal_mail *mail = shoal_mail_self();
+    struct shoal_foreign_core *foreign = &shoal_launch_current->members[core->id]->foreign;
     core->stopping = true;
     cancel_others(core);
-    out->slice.size = shoal_fibers_running(core) - (core->fiber != NULL) +
-                      shoal_mail_in_flight(mail);
-    out->slice.tag = shoal_mail_received(mail);
+    shoal_foreign_cancel_all(foreign);
+    const struct tally tally = {
+        .work = shoal_fibers_running(core) - (core->fiber != NULL) + shoal_mail_in_flight(mail) +
+                foreign->in_flight,
+        .received = shoal_mail_received(mail),
+        .foreign = foreign->received,
+    };
+    memcpy(out->bytes, &tally, sizeof(tally));
     return 0;
 }
 
-/* One round over all cores. */
+static void add_up(struct tally *sum, const union shoal_value *value)
+{
+    struct tally one;
+    memcpy(&one, value->bytes, sizeof(one));
+    sum->work += one.work;
+    sum->received += one.received;
+    sum->foreign += one.foreign;
+}
+
+/* One round over all cores. What threads have posted and no core has received yet is work, too. */
 static struct tally quiesce_round(const struct shoal_launch *launch)
 {
-    union shoal_value mine;
-    (void)quiesce(NULL, &mine);
-    struct tally sum = {mine.slice.size, mine.slice.tag};
+    struct tally sum = {0};
+    union shoal_value found;
+    (void)quiesce(NULL, &found);
+    add_up(&sum, &found);
     for (unsigned i = 1; i < launch->fleet.cores; i++) {
-        union shoal_value found;
-        if (shoal_await(shoal_submit_to(i, quiesce, NULL), &found) != 0) {
+        if (shoal_await(shoal_submit_to(i, quiesce, NULL), &found) == 0)
+            add_up(&sum, &found);
+        else
             sum.work++; /* no memory for the message: once more */
-            continue;
-        }
-        sum.work += found.slice.size;
-        sum.received += found.slice.tag;
     }
+    if (sum.foreign != shoal_foreign_posted())
+        sum.work++;
     return sum;
 }
 
@@ -200,16 +243,22 @@ static int name_busy(void *arg, union shoal_value *out)
     unsigned in_flight = shoal_mail_in_flight(shoal_mail_self());
     if (in_flight > 0)
         SHOAL_ERROR("%u messages have no answer", in_flight);
+    in_flight = shoal_launch_current->members[core->id]->foreign.in_flight;
+    if (in_flight > 0)
+        SHOAL_ERROR("%u calls of foreign threads have no answer", in_flight);
     return 0;
 }
 
-static SHOAL_NORETURN void give_up(const struct shoal_launch *launch)
+/* The end of a program. A host goes on: it is told, and decides. */
+static void give_up(struct shoal_launch *launch)
 {
     union shoal_value unused;
     (void)name_busy(NULL, &unused);
     for (unsigned i = 1; i < launch->fleet.cores; i++)
         (void)shoal_await(shoal_submit_to(i, name_busy, NULL), NULL);
-    _exit(1);
+    if (!launch->hosted)
+        _exit(1);
+    launch->stuck(launch);
 }
 
 /*
@@ -218,9 +267,9 @@ static SHOAL_NORETURN void give_up(const struct shoal_launch *launch)
  * when in two rounds in a row none had, and none was asked anything between but by these rounds,
  * then nothing has moved.
  */
-static void quiesce_all(const struct shoal_launch *launch)
+static void quiesce_all(struct shoal_launch *launch)
 {
-    const uint64_t give_up_ns = shoal_now_ns() + QUIESCE_GRACE_NS;
+    uint64_t give_up_ns = shoal_now_ns() + QUIESCE_GRACE_NS;
     const uint64_t own_messages = launch->fleet.cores - 1;
     struct tally before = {.work = 1};
     for (unsigned round = 0;; round++) {
@@ -228,8 +277,10 @@ static void quiesce_all(const struct shoal_launch *launch)
         if (now.work == 0 && before.work == 0 && now.received == before.received + own_messages)
             return;
         before = now;
-        if (now.work > 0 && shoal_now_ns() > give_up_ns)
+        if (now.work > 0 && shoal_now_ns() > give_up_ns) {
             give_up(launch);
+            give_up_ns = SHOAL_NS_FOREVER; /* said once */
+        }
         (void)shoal_sleep_ns(round < QUIESCE_ROUNDS_FAST ? 0 : QUIESCE_LOOK_NS);
     }
 }
@@ -239,6 +290,7 @@ void shoal_stop_all(struct shoal_launch *launch)
     launch->stop_requested = true;
     shoal_fiber_shield();
     stop_services(launch);
+    shoal_foreign_close();
     quiesce_all(launch);
     shoal_fiber_unshield();
     shoal_mail_self()->closed = true;

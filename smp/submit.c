@@ -69,7 +69,7 @@ static void outbox_free_parts(struct shoal_outbox *outbox)
     if (outbox->channel != NULL)
         shoal_mem_free_aligned(outbox->channel, shoal_mail_channel_bytes((uint32_t)slots),
                                SHOAL_CACHE_LINE);
-    shoal_mem_free(outbox, sizeof(*outbox));
+    shoal_box_free(outbox, sizeof(*outbox));
 }
 
 static void flush_requests(struct shoal_ring_writer *writer);
@@ -101,7 +101,7 @@ static struct shoal_outbox *outbox_new(struct shoal_mail *mail,
     if (row->outboxes == NULL)
         row->outboxes = shoal_mem_alloc_zeroed(mail->cores * sizeof(struct shoal_outbox *));
     struct shoal_outbox *outbox =
-        row->outboxes != NULL ? shoal_mem_alloc_zeroed(sizeof(*outbox)) : NULL;
+        row->outboxes != NULL ? shoal_box_new(sizeof(*outbox)) : NULL;
     if (outbox == NULL)
         return NULL;
     outbox->mask = group->slots - 1;

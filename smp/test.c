@@ -148,7 +148,7 @@ static int run_program(const struct shoal_test_options *options, unsigned cores,
     const struct shoal_program program = {
         .name = "test", .run = run_checked, .arg = run, .options = options->options};
     struct shoal_launch launch = {
-        .program = &program, .embedded = !options->signals, .test_time = run->time};
+        .program = &program, .host_signals = !options->signals, .test_time = run->time};
     struct borrowed borrowed;
     save_signals(&borrowed);
     int code = shoal_launch_program(&launch, count, (char **)(uintptr_t)words);

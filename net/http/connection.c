@@ -191,6 +191,7 @@ static void on_closed(struct shoal_stream *stream)
     shoal_list_remove(&connection->node);
     shoal_slab_give(&shard->connection_slab, connection);
     shard->stats.connections--;
+    shoal_load_count(&shoal_net_self()->load, shoal_core_self->now_ns, true);
     if (shard->listener != NULL)
         shoal_listener_closed(shard->listener);
 }
@@ -380,7 +381,7 @@ static void on_input(struct shoal_stream *stream)
 static const struct shoal_stream_events connection_events = {
     .input = on_input, .drained = on_drained, .closed = on_closed};
 
-void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
+int shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
 {
     struct shoal_http_shard *shard = shoal_http_shard_self(server);
     if (!shard->stopping)
@@ -393,12 +394,8 @@ void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
         if (rc < 0)
             shoal_slab_give(&shard->connection_slab, connection);
     }
-    if (rc < 0) {
-        close(fd);
-        if (shard->listener != NULL)
-            shoal_listener_closed(shard->listener);
-        return;
-    }
+    if (rc < 0)
+        return rc;
     connection->shard = shard;
     shoal_list_push_back(&shard->connections, &connection->node);
     shoal_timer_init(&connection->timer, timer_fire);
@@ -407,6 +404,8 @@ void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server)
         shoal_deadline_ns(shoal_core_self->now_ns, shard->server->options.header_timeout_ns));
     shard->stats.accepted++;
     shard->stats.connections++;
+    shoal_load_count(&shoal_net_self()->load, shoal_core_self->now_ns, false);
+    return 0;
 }
 
 void shoal_http_connection_retire(struct shoal_http_connection *connection, bool fresh_too)

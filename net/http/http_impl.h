@@ -27,6 +27,7 @@
 #define SHOAL_NET_HTTP_HTTP_IMPL_H
 
 #include "shoal/runtime/core_impl.h"
+#include "shoal/runtime/owner_impl.h"
 
 #include "shoal/net/http/http1_chunked.h"
 #include "shoal/net/http/router_impl.h"
@@ -121,12 +122,19 @@ struct shoal_http_server {
     struct shoal_http_shard **shards; /* by core; each belongs to its core */
     unsigned cores;
     uint32_t connections_max; /* a core */
+    uint16_t core;            /* whose it is, in checked builds */
     bool hooked;              /* it stops with the program */
     bool route_missing; /* for want of memory: not to be served without, whoever looked or not */
 };
 
+static inline void shoal_http_check_mine(const struct shoal_http_request *request, const char *op)
+{
+    SHOAL_CHECK_OWNER(request->connection->stream.core, op, "HTTP request %p",
+                      (const void *)request);
+}
+
 /* connection.c */
-void shoal_http_accepted(struct shoal_listener *listener, int fd, void *server);
+int shoal_http_accepted(struct shoal_listener *listener, int fd, void *server);
 void shoal_http_connection_abort(struct shoal_http_connection *connection);
 void shoal_http_connection_phase(struct shoal_http_connection *connection,
                                  enum shoal_http_phase phase, uint64_t deadline_ns);

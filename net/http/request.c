@@ -15,17 +15,20 @@
 
 const struct shoal_http1_head *shoal_http_head(const struct shoal_http_request *request)
 {
+    shoal_http_check_mine(request, "head");
     return &request->head;
 }
 
 struct shoal_str shoal_http_header(const struct shoal_http_request *request, const char *name)
 {
+    shoal_http_check_mine(request, "header");
     const struct shoal_str *value = shoal_http1_head_field(&request->head, name, NULL);
     return value != NULL ? *value : shoal_str_from("");
 }
 
 struct shoal_str shoal_http_param(const struct shoal_http_request *request, const char *name)
 {
+    shoal_http_check_mine(request, "param");
     struct shoal_str wanted = shoal_str_from(name);
     for (unsigned i = 0; i < request->param_count; i++)
         if (shoal_str_equal(request->params[i].name, wanted))
@@ -35,6 +38,7 @@ struct shoal_str shoal_http_param(const struct shoal_http_request *request, cons
 
 uint64_t shoal_http_body_length(const struct shoal_http_request *request)
 {
+    shoal_http_check_mine(request, "body_length");
     return request->head.chunked ? UINT64_MAX : request->head.content_length;
 }
 
@@ -119,6 +123,7 @@ static int next_counted(struct shoal_http_request *request, struct shoal_str *pi
 
 int shoal_http_body_read(struct shoal_http_request *request, struct shoal_str *piece)
 {
+    shoal_http_check_mine(request, "body_read");
     shoal_http_block_unref(&request->piece_block);
     while (!request->body_done) {
         if (request->body_error != 0)

@@ -179,6 +179,7 @@ static int check_begin(const struct shoal_http_request *request, unsigned status
 int shoal_http_begin(struct shoal_http_request *request, unsigned status, const char *type_text,
                      uint64_t length)
 {
+    shoal_http_check_mine(request, "begin");
     struct shoal_str type = shoal_str_make(type_text, type_text != NULL ? strlen(type_text) : 0);
     int rc = check_begin(request, status, type);
     if (SHOAL_UNLIKELY(rc < 0))
@@ -311,6 +312,7 @@ static int write_nothing(const struct shoal_http_request *request)
 
 int shoal_http_write(struct shoal_http_request *request, const void *data, size_t len)
 {
+    shoal_http_check_mine(request, "write");
     if (len == 0)
         return write_nothing(request);
     int rc = begin_write(request, len);
@@ -321,6 +323,7 @@ int shoal_http_write(struct shoal_http_request *request, const void *data, size_
 
 int shoal_http_write_slice(struct shoal_http_request *request, struct shoal_slice *slice)
 {
+    shoal_http_check_mine(request, "write_slice");
     bool empty = slice->len == 0;
     int rc = empty ? write_nothing(request) : begin_write(request, slice->len);
     if (rc == 0 && !empty && !request->body_forbidden)
@@ -332,6 +335,7 @@ int shoal_http_write_slice(struct shoal_http_request *request, struct shoal_slic
 
 int shoal_http_end(struct shoal_http_request *request)
 {
+    shoal_http_check_mine(request, "end");
     if (request->reply_state != SHOAL_HTTP_BODY_FOLLOWS)
         return SHOAL_EHTTP_STATE;
     if (request->reply_left != SHOAL_HTTP_CHUNKED && request->reply_left > 0 &&
@@ -360,6 +364,7 @@ static bool is_own(struct shoal_str name)
 
 int shoal_http_set_header(struct shoal_http_request *request, const char *name, const char *value)
 {
+    shoal_http_check_mine(request, "set_header");
     struct shoal_str field = shoal_str_from(name);
     struct shoal_str text = shoal_str_from(value);
     if (request->reply_state != SHOAL_HTTP_NOT_BEGUN)

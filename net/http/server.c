@@ -61,11 +61,17 @@ void shoal_http_options_table(struct shoal_http_options *options, struct shoal_o
     memcpy(table, entries, sizeof(entries));
 }
 
+static void check_mine(const struct shoal_http_server *server, const char *op)
+{
+    SHOAL_CHECK_OWNER(server->core, op, "HTTP server %p", (const void *)server);
+}
+
 struct shoal_http_server *shoal_http_server_new(const struct shoal_http_options *options)
 {
     struct shoal_http_server *server = shoal_mem_alloc_zeroed(sizeof(*server));
     if (server == NULL)
         return NULL;
+    SHOAL_NOTE_OWNER(server->core);
     if (options != NULL)
         server->options = *options;
     else
@@ -96,6 +102,7 @@ void shoal_http_server_free(struct shoal_http_server *server)
 {
     if (server == NULL)
         return;
+    check_mine(server, "free");
     if (server->hooked)
         (void)shoal_at_stop_cancel(server_at_stop, server);
     if (server->listening != NULL || server->shards[0] != NULL)
@@ -110,6 +117,7 @@ static int add_route(struct shoal_http_server *server, const char *method, const
 {
     if (server == NULL)
         return -ENOMEM; /* shoal_http_server_new() found none; shoal_http_serve() says so */
+    check_mine(server, "route");
     SHOAL_CHECK(server->listening == NULL, "route %s is added to a running server", pattern);
     int rc = shoal_router_add(&server->router, method, pattern, route);
     if (rc == -ENOMEM)
@@ -133,6 +141,7 @@ int shoal_http_route_future(struct shoal_http_server *server, const char *method
 
 void shoal_http_stats(const struct shoal_http_server *server, struct shoal_http_stats *out)
 {
+    SHOAL_CHECK_ON_CORE("statistics of an HTTP server");
     const struct shoal_http_shard *shard = server->shards[shoal_core_self->id];
     *out = shard != NULL ? shard->stats : (struct shoal_http_stats){0};
 }
@@ -219,6 +228,7 @@ int shoal_http_start(struct shoal_http_server *server)
 {
     struct shoal_address address;
     char error[SHOAL_ADDRESS_ERROR_MAX] = "";
+    check_mine(server, "start");
     if (server->route_missing)
         return -ENOMEM;
     int rc = shoal_address_resolve(&address, 1, server->options.host,
@@ -331,6 +341,7 @@ void shoal_http_stop(struct shoal_http_server *server, uint64_t timeout_ns)
 {
     struct stop_order order = {server, shoal_deadline_ns(shoal_now_ns(), timeout_ns)};
     struct shoal_future *stopped[SHOAL_CORES_MAX];
+    check_mine(server, "stop");
     shoal_fiber_shield();
     for (unsigned core = 0; core < server->cores; core++)
         tell(core, shard_begin_stop, server);

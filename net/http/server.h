@@ -11,7 +11,7 @@
  *   shoal_http_route(server, "GET", "/", hello, NULL);
  *   return shoal_http_serve(server);
  *
- * 1. A handler runs on a pooled fiber of the core that accepted the connection: it may await.
+ * 1. A handler runs on a pooled fiber of the core that serves the connection: it may await.
  *    Requests of one connection are handled one after the other, in order; a connection that waits
  *    for its next request holds neither fiber nor buffer.
  * 2. Routes and options are fixed once the server has started, and read by all cores.
@@ -108,7 +108,7 @@ SHOAL_API int shoal_http_serve(struct shoal_http_server *server);
 /* What the calling core has done for `server`. */
 struct shoal_http_stats {
     uint64_t requests;
-    uint64_t accepted;    /* connections, ever */
+    uint64_t accepted;    /* connections that it served, ever */
     uint64_t connections; /* open now */
 };
 SHOAL_API void shoal_http_stats(const struct shoal_http_server *server,

@@ -65,6 +65,7 @@ WRONG = [
     (["--fail-alloc", "sometimes"], ["fail-alloc", "sometimes"]),
     (["--max-connections", "many"], ["max-connections", "many"]),
     (["--max-connections", "4000000000"], ["max-connections", "4000000000"]),
+    (["--accept-balance", "fair"], ["accept-balance", "fair", "kernel", "balanced"]),
     (["--cpuset", "9999"], ["cpuset", "9999"]),
     (["--cpuset", "0,9999"], ["cpuset", "9999"]),
     (["--cpuset", "0-"], ["cpuset", "0-"]),
@@ -112,8 +113,8 @@ def test_help_lists_every_option_exit_0(program):
     assert result.returncode == 0 and result.stderr == ""
     options = ["smp", "cpuset", "memory", "overprovisioned", "poll-mode", "idle-poll-time-us",
                "task-quota-us", "blocked-reactor-notify-ms", "io-backend", "thread-affinity",
-               "shutdown-timeout", "max-connections", "log-level", "fail-alloc", "help", "version",
-               "host", "port"]
+               "shutdown-timeout", "max-connections", "accept-balance", "log-level", "fail-alloc",
+               "help", "version", "host", "port"]
     if program == "shoal-httpd":
         options += ["root", "max-body", "header-timeout", "body-timeout", "idle-timeout",
                     "write-timeout"]
@@ -257,6 +258,7 @@ def test_cpuset_fewer_than_smp_exit_2(backend):
     ["--idle-poll-time-us", "0"],
     ["--task-quota-us=200", "--blocked-reactor-notify-ms=100"],
     ["--max-connections", "100"],
+    ["--accept-balance", "balanced"],
     ["--max-body=1k", "--header-timeout=1.5", "--body-timeout", "0.5", "--idle-timeout", "2"],
     ["--host", "0.0.0.0"],
     ["--log-level", "debug"],

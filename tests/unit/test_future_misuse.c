@@ -89,7 +89,7 @@ static void future_on_other_core_aborts_naming_both(void **state)
 {
     (void)state;
     int (*fn)(void *) = resolve_on_other_core;
-    shoal_test_aborts_with(run_two_cores, &fn, "resolve on core 1 of a future");
+    shoal_test_aborts_with(run_two_cores, &fn, " of core 0 on core 1");
 }
 #endif
 

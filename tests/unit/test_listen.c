@@ -205,11 +205,12 @@ static int open_fds[64];
 static unsigned open_count;
 static struct shoal_listener *accepted_by;
 
-static void keep_open(struct shoal_listener *listener, int fd, void *arg)
+static int keep_open(struct shoal_listener *listener, int fd, void *arg)
 {
     (void)arg;
     accepted_by = listener;
     open_fds[open_count++] = fd;
+    return 0;
 }
 
 static int check_limit(void *arg)

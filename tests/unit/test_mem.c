@@ -321,7 +321,7 @@ static int free_foreign(void *arg)
 static void mem_free_on_other_core_aborts_naming_both(void **state)
 {
     (void)state;
-    shoal_test_fiber_aborts_with(2, free_on_other_core, "of core 0 is freed on core 1");
+    shoal_test_fiber_aborts_with(2, free_on_other_core, " of core 0 on core 1");
 }
 
 static void mem_free_with_wrong_size_aborts(void **state)

@@ -586,8 +586,7 @@ static int wait_on_another_core(void *arg)
 static void signal_of_another_core_aborts(void **state)
 {
     (void)state;
-    shoal_test_fiber_aborts_with(2, wait_on_another_core,
-                                 "a wait of signal 10 of core 0 on core 1");
+    shoal_test_fiber_aborts_with(2, wait_on_another_core, "wait of signal 10 of core 0 on core 1");
 }
 #endif
 

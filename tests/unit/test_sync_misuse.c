@@ -389,10 +389,10 @@ static void sync_touch_on_another_core_aborts_and_names_both(void **state)
     (void)state;
     for (int kind = 0; kind < KINDS; kind++) {
         struct misuse misuse = {.kind = kind, .elsewhere = kind % 2 == 0};
-        shoal_test_aborts_with(run_touch_elsewhere, &misuse, "of core 0 is touched on core 1");
+        shoal_test_aborts_with(run_touch_elsewhere, &misuse, "of core 0 on core 1");
         misuse.elsewhere = !misuse.elsewhere;
         if (kind == CHANNEL || kind == SEMAPHORE)
-            shoal_test_aborts_with(run_touch_elsewhere, &misuse, "of core 0 is touched on core 1");
+            shoal_test_aborts_with(run_touch_elsewhere, &misuse, "of core 0 on core 1");
     }
 }
 #endif

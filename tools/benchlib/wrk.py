@@ -25,10 +25,12 @@ def require():
         raise BenchError("wrk is not installed (apt-get install wrk)")
 
 
-def run(name, port, connections, pipeline, seconds, cpus):
+def run(name, port, connections, pipeline, seconds, cpus, headers=()):
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency"]
     if pipeline:
         command += ["-s", str(SOURCES / "pipeline.lua")]
+    for header in headers:
+        command += ["-H", header]
     command.append(f"http://127.0.0.1:{port}/plaintext")
     environment = dict(os.environ, SHOAL_BENCH_CONNECTIONS=str(connections))
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
