@@ -32,9 +32,9 @@
 #include "shoal/runtime/owner_impl.h"
 #include "shoal/runtime/sync_impl.h"
 
-#define BATCH_MAX  32
-#define LOOK_NS    (4 * SHOAL_NS_PER_US)
-#define IO_LOOK_NS (100 * SHOAL_NS_PER_US)
+#define BATCH_MAX         32
+#define LOOK_NS           (4 * SHOAL_NS_PER_US)
+#define IO_LOOK_NS        (100 * SHOAL_NS_PER_US)
 #define CAREFUL_LOOKS     8 /* for each LOOK_NS that a batch took */
 #define CAREFUL_LOOKS_MAX 1024
 

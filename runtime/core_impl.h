@@ -79,8 +79,8 @@ struct shoal_core {
     struct shoal_fiber *fiber;    /* running now; NULL while the loop itself runs */
     void *loop_sp;
     struct shoal_sched_group *current;
-    uint32_t budget; /* tasks that may run before the next look at messages */
-    uint32_t batch;  /* what `budget` begins with: fewer while tasks are long */
+    uint32_t budget;        /* tasks that may run before the next look at messages */
+    uint32_t batch;         /* what `budget` begins with: fewer while tasks are long */
     uint32_t careful_looks; /* for how many looks the batches stay small */
     uint32_t ready_groups;
     uint64_t now_ns;
@@ -140,8 +140,8 @@ void shoal_core_run(struct shoal_core *core);
 void shoal_core_quit(struct shoal_core *core);
 
 /*
- * Runs what is ready and what other threads have posted, until there is nothing more; how many tasks
- * that were. After shoal_core_run(), while no core tears down yet.
+ * Runs what is ready and what other threads have posted, until there is nothing more; how many
+ * tasks that were. After shoal_core_run(), while no core tears down yet.
  */
 unsigned shoal_core_drain(struct shoal_core *core);
 

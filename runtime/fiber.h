@@ -6,7 +6,7 @@
  * 3. Cancelling asks the operation that the fiber waits for to end, and the wait returns only when
  *    it has ended; a result that was faster is delivered. From then on every wait returns
  *    -ECANCELED (-ETIMEDOUT, if a scope's deadline did it), but not between shoal_fiber_shield()
- * and shoal_fiber_unshield(), for cleanup.
+ *    and shoal_fiber_unshield(), for cleanup.
  * 4. A stack has a guard page below it; an overflow ends the program with the fiber's name.
  * 5. Fibers of a core share its floating-point control words.
  */

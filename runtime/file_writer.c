@@ -8,11 +8,11 @@
  * 1. Writes are on their way at the same time and end in any order; no two are for the same bytes,
  *    since a seek waits for all. With `append` they go one after the other (WAITING), in order.
  * 2. The first failure, by offset, is kept for good. What is behind it and has not begun is
- * dropped.
+ *    dropped.
  * 3. With O_DIRECT a slot ends at a multiple of the alignment. One that does not (a flush) and the
  *    one behind it go through the page cache, while no other is on its way: a direct write beside
  *    pages that are dirtied meanwhile makes the kernel fail the next sync (their folio may be
- * shared by both, and cannot be dropped).
+ *    shared by both, and cannot be dropped).
  */
 #include <errno.h>
 #include <string.h>

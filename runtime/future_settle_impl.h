@@ -80,12 +80,12 @@ void shoal_future_settled_slow(struct shoal_core *core, struct shoal_future *fut
 /* Hands a future that has just settled to its consumer, if that has come already. */
 static inline void shoal_future_settled(struct shoal_core *core, struct shoal_future *future)
 {
-    if (future->consumer_kind != SHOAL_CONSUMER_THEN) {
+    if (future->consumer_kind == SHOAL_CONSUMER_THEN) {
+        future->task.run = shoal_future_run_then;
+        shoal_future_post(core, future);
+    } else if (future->consumer_kind != SHOAL_CONSUMER_NONE) {
         shoal_future_settled_slow(core, future);
-        return;
     }
-    future->task.run = shoal_future_run_then;
-    shoal_future_post(core, future);
 }
 
 static inline void shoal_future_settle_ready(struct shoal_core *core, struct shoal_future *future)

@@ -161,8 +161,8 @@ struct shoal_io_ops {
     /* Whether a poll() between tasks may find something. Cheap. */
     bool (*pending)(struct shoal_core *core);
     bool pending_known; /* `pending` is certain; else it takes a system call to know */
-    int accept_flags; /* for accept4(2) */
-    bool plain_send;  /* a send(2) tried first costs less than an operation */
+    int accept_flags;   /* for accept4(2) */
+    bool plain_send;    /* a send(2) tried first costs less than an operation */
 };
 
 struct shoal_io {

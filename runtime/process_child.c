@@ -4,7 +4,7 @@
  * is not copied, and a failed exec is told by a plain store.
  *
  * 1. Only what is async-signal-safe may happen here, and only through syscall(2): libc's wrappers
- * of setresuid(2) and its kin would change all of the parent's threads.
+ *    of setresuid(2) and its kin would change all of the parent's threads.
  * 2. All signals are blocked on the thread before the clone, and the child's dispositions are set
  *    back before it unblocks any: a handler of the parent must not run in its memory from here.
  * 3. Sanitizers do not see these functions: they keep state by thread, and this is none that they

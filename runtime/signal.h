@@ -8,8 +8,8 @@
  *   shoal_signal_unsubscribe(&hangup);
  *
  * 1. A signal does what it does by default (signal(7)) until it is subscribed to, and again when
- * the last subscription has ended. From the subscription on none is missed: what comes while nobody
- *    waits is counted, and the next wait returns at once.
+ *    the last subscription has ended. From the subscription on none is missed: what comes while
+ *    nobody waits is counted, and the next wait returns at once.
  * 2. The kernel keeps no more than one pending signal of a number (below SIGRTMIN) for a process:
  *    two that come at the same moment may count as one.
  * 3. Any core may subscribe; each subscription, on whatever core, gets every delivery.

@@ -12,8 +12,8 @@
  * 1. A waiter ends once. Ending takes it out of its line and disarms its timer in the same call,
  *    so that a time-out, a cancel and a hand-over cannot all reach it: the first of them wins.
  * 2. Whoever ends a waiter has taken the unit or the message from the primitive before, and does
- * not look at it again: the fiber is queued, the future is settled, which may call its drop hook,
- *    and that calls the primitive. A loop that serves therefore sets `serving`, reads the
+ *    not look at it again: the fiber is queued, the future is settled, which may call its drop
+ *    hook, and that calls the primitive. A loop that serves therefore sets `serving`, reads the
  *    primitive's state anew each time round, and drop hooks leave the serving to that loop: any
  *    number of discarded futures in a row need constant stack.
  * 3. No function of a user runs while a line is served, but for drop hooks of a future's value,

@@ -13,7 +13,7 @@
  *    as one.
  * 2. When events were lost, that is an event of its own (SHOAL_WATCH_LOST): look at everything.
  * 3. A file is watched as the file it is: by a name that is given to another later, nothing is
- * seen. To follow a file that is replaced (as editors do), watch its directory.
+ *    seen. To follow a file that is replaced (as editors do), watch its directory.
  * 4. A recursive watch follows directories as they are made, moved and removed, but no symbolic
  *    link. What is found in a directory that is new, or was moved in, is told as CREATED; what was
  *    made there in that moment may be told twice, but is not missed.
@@ -21,7 +21,7 @@
  *    not those of mapped memory.
  * 6. A struct shoal_watch is used on the core that made it. It holds one of the user's inotify
  *    instances (fs.inotify.max_user_instances, often 128), and each watched file or directory one
- * of the watches (fs.inotify.max_user_watches).
+ *    of the watches (fs.inotify.max_user_watches).
  */
 #ifndef SHOAL_RUNTIME_WATCH_H
 #define SHOAL_RUNTIME_WATCH_H

@@ -12,10 +12,11 @@
  * 2. A directory is watched first and listed then: what is made in it in between is in the list,
  *    and may be told twice.
  * 3. What may wait for the disk runs on a helper thread and sees only the scan; the nodes may
- * change meanwhile. A scan keeps a reference to the node it is at and asks whether it is `dead`.
- * 4. Events tell names, and watches are added by path: by then another directory may have the name.
- *    Whenever an event gives a name to a directory, a scan looks what is there (`verify`), and a
- * node whose directory turns up elsewhere is looked at again (`contested`).
+ *    change meanwhile. A scan keeps a reference to the node it is at and asks whether it is
+ *    `dead`.
+ * 4. Events tell names, and watches are added by path: by then another directory may have the
+ *    name. Whenever an event gives a name to a directory, a scan looks what is there (`verify`),
+ *    and a node whose directory turns up elsewhere is looked at again (`contested`).
  * 5. A scan can be left at any wait (a cancel, an error) and goes on with the next call.
  */
 #ifndef SHOAL_RUNTIME_WATCH_IMPL_H

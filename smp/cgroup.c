@@ -8,8 +8,8 @@
  *     cgroup:     4:cpu,cpuacct:/docker/ab/web      ->  /sys/fs/cgroup/cpu/web
  *
  * 1. A quota binds all that is below it: the least one on the way from the process's group up to
- * the root of the mount counts, in version 1 (cpu.cfs_quota_us, cpu.cfs_period_us) as in version 2
- *    (cpu.max). Where both are mounted, the lesser of both.
+ *    the root of the mount counts, in version 1 (cpu.cfs_quota_us, cpu.cfs_period_us) as in
+ *    version 2 (cpu.max). Where both are mounted, the lesser of both.
  * 2. A group outside of the mount ("/../x", or another root) cannot be walked to; the mount's own
  *    root is then the best that is known.
  * 3. What is missing, unlimited or unreadable is no quota; nothing here can fail a start.

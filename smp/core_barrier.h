@@ -8,12 +8,12 @@
  *
  * 1. It opens when so many fibers as it was made for have arrived on every core, and lets exactly
  *    these go on. More than that on a core wait for the next time. What a core has written before
- * it arrived, all see after it.
+ *    it arrived, all see after it.
  * 2. Who leaves early (time-out, cancel) has not arrived: the others wait for another in its place,
  *    as in shoal/runtime/barrier.h. If the barrier opens first, the wait succeeds, and the cancel
  *    comes at the fiber's next one. Nobody is ever let go with one missing.
  * 3. Whoever cannot come back breaks the barrier (shoal_core_barrier_break()): all who wait, and
- * all who come later, on every core, get its code. A broken barrier stays so.
+ *    all who come later, on every core, get its code. A broken barrier stays so.
  * 4. Waiting allocates nothing and needs no room in a ring: it does not fail for want of either.
  */
 #ifndef SHOAL_SMP_CORE_BARRIER_H

@@ -8,7 +8,7 @@
  * 2. Inlets with values take turns; nobody's turn is longer than TURN values.
  * 3. Values are numbered in the order in which they are taken from the inlets. What a future has
  *    been given keeps its number, so that it can go back before all that were taken after it, in
- * the waiter that carries it (as in runtime/channel.c).
+ *    the waiter that carries it (as in runtime/channel.c).
  * 4. An inlet whose sender has said goodbye goes when it is empty; it is active until then.
  */
 #include <errno.h>

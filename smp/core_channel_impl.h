@@ -10,22 +10,23 @@
  *
  * 1. `tail` and `head` count values sent and received; each is written by one core alone. The items
  *    between them belong to the home, the others to the sender.
- * 2. Each of the two has a word in which its reader says whether it looks at it by itself, as rings
- *    of messages have (ring_impl.h, 3 and 4). Who publishes for a reader that does not look sets
- *    that bit for it and rings: a bell is an embedded task, posted to the reader's core, so it
- * needs no memory and cannot fail. The bit is taken back only by the reader, and only once the bell
- *    has run: a bell is never in two queues.
+ * 2. Each of the two has a word in which its reader says whether it looks at it by itself, as
+ *    rings of messages have (ring_impl.h, 3 and 4). Who publishes for a reader that does not look
+ *    sets that bit for it and rings: a bell is an embedded task, posted to the reader's core, so
+ *    it needs no memory and cannot fail. The bit is taken back only by the reader, and only once
+ *    the bell has run: a bell is never in two queues.
  * 3. The home looks at an inlet by itself while it is `active`: with each look at messages as long
  *    as somebody waits for the channel. It ceases to after EMPTY_LOOKS looks that found nothing,
- * and before the core sleeps. A channel that nobody waits for is not looked at.
+ *    and before the core sleeps. A channel that nobody waits for is not looked at.
  * 4. A sender looks at `head` with each look at messages while somebody waits for credit, and has a
  *    bell rung before its core sleeps.
  * 5. Received values are given back, and what was published to a reader that seems to look is
  *    verified, with the core's next look at messages: once for all of them.
  * 6. A sender says goodbye by `farewell`, a task posted to the home after all its bells; after it
  *    the sender touches the inlet no more. The home posts it back, after all bells of its own;
- * after that the home touches the sender no more. So each side frees its own memory, in any order
- * of events, with nobody waiting. A home that closes only asks for that goodbye (`please_close`).
+ *    after that the home touches the sender no more. So each side frees its own memory, in any
+ *    order of events, with nobody waiting. A home that closes only asks for that goodbye
+ *    (`please_close`).
  * 7. When the loops of all cores have ended, each core drops what its channels hold, and then frees
  *    what it made itself: no goodbye has to arrive for that.
  *

@@ -18,13 +18,13 @@
  *    overflowed. `diagnostics` has them, for as long as the runtime runs.
  * 3. Nothing is printed but log lines (shoal/runtime/log.h), and the process is not ended: what a
  *    program would print as its one line, and its exit code, come back from calls. What cannot go
- * on (SHOAL_CHECK) aborts here, too.
+ *    on (SHOAL_CHECK) aborts here, too.
  * 4. One runtime at a time in a process, any number one after the other. A second one is refused.
  * 5. A host may call exit() while the runtime runs: the cores run until the process is gone. What
  *    its exit handlers and destructors free, cores must not use: stop first if they do.
  * 6. fork() gives the child no cores: there, nothing of the parent's runtime may be called but
  *    shoal_embed_free(), and a runtime of its own may be started. A child that only calls exec
- * needs nothing; shoal/runtime/process.h starts those from a core.
+ *    needs nothing; shoal/runtime/process.h starts those from a core.
  */
 #ifndef SHOAL_SMP_EMBED_H
 #define SHOAL_SMP_EMBED_H

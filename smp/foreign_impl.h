@@ -10,13 +10,13 @@
  *    nothing of it afterwards.
  * 2. A cancel is a second task of the same slot. The thread does not use a slot again before the
  *    core has seen the cancel: either it was seen before the call ended (`cancel_seen`), or the
- * core delivers the slot a second time, by its other node.
+ *    core delivers the slot a second time, by its other node.
  * 3. A port's stack has one word: the newest node, and in bit 0 whether the thread has parked,
- * which it can do only while the stack is empty. Who pushes onto a parked stack takes the bit away
- * and writes the eventfd: once for each parking, and after the write nothing of the port is
- * touched. The thread knows how many such writes are owed, and does not close the descriptor before
- * they have come. A node that is not for the thread to see (quiet) leaves it parked, unless bit 1
- * says that it waits for room.
+ *    which it can do only while the stack is empty. Who pushes onto a parked stack takes the bit
+ *    away and writes the eventfd: once for each parking, and after the write nothing of the port
+ *    is touched. The thread knows how many such writes are owed, and does not close the descriptor
+ *    before they have come. A node that is not for the thread to see (quiet) leaves it parked,
+ *    unless bit 1 says that it waits for room.
  * 4. Threads touch cores only between shoal_foreign_enter() and _leave(). Before the cores end, the
  *    gate is closed, nobody is inside, and all that was posted has been received: see stop.c.
  *

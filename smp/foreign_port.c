@@ -10,9 +10,9 @@
  * 2. There are twice as many slots as calls may be in flight: those whose texts the thread reads,
  *    until its next drain, are at most as many again. So a text is never copied.
  * 3. Between two calls of the thread, either it is parked and nothing is ready, or its descriptor
- * is readable, or will be by a write that is owed.
+ *    is readable, or will be by a write that is owed.
  * 4. Slots are used for the first time in order, and later the one that was used last comes first:
- * a port that has little to do touches little of its memory.
+ *    a port that has little to do touches little of its memory.
  */
 #include <errno.h>
 #include <stdarg.h>

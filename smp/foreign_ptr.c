@@ -4,7 +4,7 @@
  * 1. `units` is the one word that cores share; the last unit is told by it, and by nothing else.
  * 2. Who sees that it has the only unit needs no atomic read-modify-write: nobody else can make
  *    another one. So an object with a single owner costs a push on its home's stack of foreign
- * tasks and nothing more.
+ *    tasks and nothing more.
  * 3. The task is in the object, and is posted once.
  *
  * Rejected: counts for each core inside the object (a line for each core in every object, and a

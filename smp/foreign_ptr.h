@@ -16,7 +16,7 @@
  * 2. A release never fails, allocates nothing and does not yield: the way home is a task inside the
  *    object. It is freed on its home, as a task, even when the home releases it itself.
  * 3. Between shoal_foreign_init() and its end nobody writes to the object: cores that read it at
- * the same time do so without locks. (Who has the only unit may write, as nobody else has it.)
+ *    the same time do so without locks. (Who has the only unit may write, as nobody else has it.)
  * 4. Of one object that many fibers of a core use, a holder takes one unit and counts them: plain
  *    counting, which touches no memory that cores share.
  * 5. What is released while the program stops is still freed. An object with units that were never

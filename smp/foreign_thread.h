@@ -23,9 +23,10 @@
  *    with SHOAL_ESTOPPING, and so do calls before any runtime runs. Outcomes that have come can be
  *    drained at any time, also when no runtime is left.
  * 6. A port is used by one thread at a time, and lives until it is freed, not as long as a thread
- * or a runtime. A thread that ends without freeing its port leaves it to whoever has the pointer.
+ *    or a runtime. A thread that ends without freeing its port leaves it to whoever has the
+ *    pointer.
  * 7. In a child after fork() there are no cores: calls fail with SHOAL_ESTOPPING, what was in
- * flight is answered in the parent alone, and a port may be freed and nothing else.
+ *    flight is answered in the parent alone, and a port may be freed and nothing else.
  */
 #ifndef SHOAL_SMP_FOREIGN_THREAD_H
 #define SHOAL_SMP_FOREIGN_THREAD_H

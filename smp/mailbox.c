@@ -47,10 +47,10 @@ void shoal_mail_verify(struct shoal_mail *mail)
 
 /* ---- Looking ---- */
 
-static struct shoal_mail_channel *channel_from(const struct shoal_mail *mail,
-                                          const struct shoal_service_group *group, unsigned from)
+static struct shoal_mail_channel *
+channel_from(const struct shoal_mail *mail, const struct shoal_service_group *group, unsigned from)
 {
-    /* acquire: pairs with the release store in submit.c:outbox_new(). */
+    /* acquire: pairs with the release store in outbox.c:outbox_new(). */
     return atomic_load_explicit(&group->channels[from * mail->cores + mail->core->id],
                                 memory_order_acquire);
 }
@@ -104,7 +104,8 @@ static void take_dirty(struct shoal_mail *mail)
         if (SHOAL_LIKELY(atomic_load_explicit(&mail->dirty[word], memory_order_relaxed) == 0))
             continue;
         SHOAL_DELAY_POINT();
-        /* seq_cst: pairs with the fetch_or in shoal_mail_announce(); the rings are read after it. */
+        /* seq_cst: pairs with the fetch_or in shoal_mail_announce(); the rings are read after it.
+         */
         uint64_t bits = atomic_exchange_explicit(&mail->dirty[word], 0, memory_order_seq_cst);
         for (; bits != 0; bits &= bits - 1) {
             unsigned peer = (unsigned)word * 64 + (unsigned)__builtin_ctzll(bits);
@@ -280,8 +281,7 @@ int shoal_mail_init(struct shoal_mail *mail, struct shoal_core *core, struct sho
     mail->burst = BURST_FIRST;
     mail->rows[0].outboxes = shoal_mem_alloc_zeroed(fleet->cores * sizeof(struct shoal_outbox *));
     mail->outboxes = mail->rows[0].outboxes;
-    mail->dirty =
-        shoal_mem_alloc_aligned(dirty_words(mail) * SHOAL_CACHE_LINE, SHOAL_CACHE_LINE);
+    mail->dirty = shoal_mem_alloc_aligned(dirty_words(mail) * SHOAL_CACHE_LINE, SHOAL_CACHE_LINE);
     if (mail->outboxes == NULL || mail->dirty == NULL) {
         shoal_mem_free((void *)mail->outboxes, fleet->cores * sizeof(struct shoal_outbox *));
         shoal_mem_free_aligned((void *)mail->dirty, dirty_words(mail) * SHOAL_CACHE_LINE,

@@ -5,9 +5,9 @@
  *   serve.c     answers: runs the requests of inboxes
  *   mailbox.c   looks at rings that are watched and at dirty bits; announces; life
  *
- * 1. Rings that were active just now are watched: looked at directly, each time. The others announce
- *    themselves in the dirty bitmap of the core, one bit for each other core. What a look costs
- *    depends on who is active, not on how many cores there are.
+ * 1. Rings that were active just now are watched: looked at directly, each time. The others
+ *    announce themselves in the dirty bitmap of the core, one bit for each other core. What a look
+ *    costs depends on who is active, not on how many cores there are.
  * 2. Who announces sets its bit by a read-modify-write and then looks whether the core sleeps; the
  *    core says that it sleeps and then looks at the bitmap: of the two, at least one sees the other
  *    (see also runtime/core.c). No ring is watched by a core that sleeps.
@@ -120,10 +120,10 @@ struct shoal_long_call {
     struct shoal_task task;    /* own core only */
     struct shoal_inbox *inbox; /* NULL: of this core, answered into `future` */
     struct shoal_future *future;
-    struct shoal_fiber *fiber;     /* FIBER: runs it */
-    struct shoal_future *awaited;  /* FUTURE: its outcome */
+    struct shoal_fiber *fiber;      /* FIBER: runs it */
+    struct shoal_future *awaited;   /* FUTURE: its outcome */
     struct shoal_arg_free arg_free; /* own core only */
-    struct shoal_timer timer;      /* FUTURE: its deadline */
+    struct shoal_timer timer;       /* FUTURE: its deadline */
     uint16_t id;
     uint8_t kind;
     bool cancelled;
@@ -150,9 +150,9 @@ struct shoal_mail {
     struct shoal_list watched_outboxes;
     struct shoal_list watched_inboxes;
     struct shoal_slab calls;
-    uint32_t local_in_flight;  /* submits to itself that have not ended */
+    uint32_t local_in_flight; /* submits to itself that have not ended */
     uint64_t local_received;
-    uint64_t freed_received;   /* by inboxes that are gone */
+    uint64_t freed_received;      /* by inboxes that are gone */
     struct shoal_list own_groups; /* made by this core */
     struct shoal_mail_row rows[SHOAL_SERVICE_GROUPS_MAX];
     _Atomic uint64_t *dirty; /* written by the other cores; a bit a core */
@@ -163,7 +163,7 @@ struct shoal_service_group {
     unsigned id;
     unsigned in_flight_max;
     unsigned slots;
-    unsigned home; /* the core that made it, and frees it */
+    unsigned home;                                  /* the core that made it, and frees it */
     _Atomic(struct shoal_mail_channel *) *channels; /* [from * cores + to] */
     char name[SHOAL_SERVICE_GROUP_NAME_MAX + 1];
 };
@@ -173,7 +173,7 @@ struct shoal_fleet {
     unsigned cores;
     struct shoal_core **core;
     struct shoal_mail **mail;
-    pthread_mutex_t groups_lock; /* of those that make and free groups */
+    pthread_mutex_t groups_lock;               /* of those that make and free groups */
     bool group_used[SHOAL_SERVICE_GROUPS_MAX]; /* under the lock; also while one is being freed */
     _Atomic(struct shoal_service_group *) groups[SHOAL_SERVICE_GROUPS_MAX];
     struct shoal_service_group default_group;
@@ -210,11 +210,17 @@ static inline unsigned shoal_outbox_in_flight(const struct shoal_outbox *outbox)
 void shoal_mail_announce(struct shoal_mail *mail, unsigned to);
 
 /* After the first slot since the last look was published: sees to it that the reader will look. */
-static inline void shoal_mail_published(struct shoal_mail *mail, struct shoal_ring_writer *writer)
+static inline void shoal_mail_note_published(struct shoal_mail *mail,
+                                             struct shoal_ring_writer *writer)
 {
     writer->unverified = true;
     writer->next = mail->unverified;
     mail->unverified = writer;
+}
+
+static inline void shoal_mail_published(struct shoal_mail *mail, struct shoal_ring_writer *writer)
+{
+    shoal_mail_note_published(mail, writer);
     if (!shoal_ring_seems_watched(writer->watched))
         shoal_mail_announce(mail, writer->to);
 }
@@ -229,7 +235,8 @@ static inline void shoal_writer_flush(struct shoal_ring_writer *writer)
 void shoal_mail_verify(struct shoal_mail *mail);
 
 /* Has the ring looked at directly from now on. Returns its `watched` word as it was. */
-static inline uint32_t shoal_mail_watch(struct shoal_list *watched, struct shoal_ring_reader *reader)
+static inline uint32_t shoal_mail_watch(struct shoal_list *watched,
+                                        struct shoal_ring_reader *reader)
 {
     reader->empty_looks = 0;
     if (!shoal_list_linked(&reader->node))

@@ -11,7 +11,7 @@
  *    for it, none does. While they change over, some cores have the new value and others still the
  *    old one. Once the set has returned, all have the new one.
  * 3. Sets follow each other, from whatever core they come: all cores see the same values in the
- * same order.
+ *    same order.
  * 4. The value is bytes: what it points to must not change, and must outlive all copies.
  * 5. It ends as a service does (shoal/smp/sharded.h): with the program, in reverse order, or by
  *    shoal_replicated_free().

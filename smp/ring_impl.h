@@ -112,7 +112,8 @@ SHOAL_STATIC_ASSERT(sizeof(struct shoal_answer_slot) == SHOAL_CACHE_LINE, "one l
 #define SHOAL_RING_VERIFIED UINT32_C(4)
 
 struct shoal_mail_channel {
-    /* By the core that asks, but for the moments in which the other one begins or ceases to watch. */
+    /* By the core that asks, but for the moments in which the other one begins or ceases to watch.
+     */
     _Atomic uint32_t requests_watched __attribute__((aligned(SHOAL_CACHE_LINE)));
     /* By the core that answers, likewise. */
     _Atomic uint32_t answers_watched __attribute__((aligned(SHOAL_CACHE_LINE)));

@@ -45,8 +45,7 @@ static void flush_answers(struct shoal_ring_writer *writer)
             slot->code = from->code;
         }
         SHOAL_DELAY_POINT();
-        SHOAL_DELAY_POINT();
-        /* release: pairs with the acquire load in submit.c:answer_head(). */
+        /* release: pairs with the acquire load in outbox.c:answer_head(). */
         atomic_store_explicit(&slot->head, head, memory_order_release);
     }
 }
@@ -62,7 +61,7 @@ static inline void answer_publish(struct shoal_inbox *inbox, struct shoal_answer
         return;
     }
     SHOAL_DELAY_POINT();
-    /* release: pairs with the acquire load in submit.c:answer_head(). */
+    /* release: pairs with the acquire load in outbox.c:answer_head(). */
     atomic_store_explicit(&slot->head, head, memory_order_release);
     shoal_mail_published(inbox->mail, &inbox->writer);
 }
@@ -273,7 +272,8 @@ static SHOAL_NOINLINE bool take_cancelled(struct shoal_inbox *inbox, uint16_t id
     return true;
 }
 
-static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot *slot, uint32_t info)
+static void run_long(struct shoal_inbox *inbox, const struct shoal_request_slot *slot,
+                     uint32_t info)
 {
     uint16_t id = (uint16_t)info;
     uint8_t kind = (uint8_t)(info >> 16);
@@ -306,8 +306,7 @@ static inline void run_plain(struct shoal_core *core, struct shoal_inbox *inbox,
         shoal_text_free(take_explanation(core));
     /* The slot stays as it is while this runs: it is written again only once a later request has
      * been answered. */
-    void *arg =
-        info >> 16 == SHOAL_REQUEST_COPY ? (void *)slot->call.copy : slot->call.arg;
+    void *arg = info >> 16 == SHOAL_REQUEST_COPY ? (void *)slot->call.copy : slot->call.arg;
     int code = slot->call.fn.plain(arg, &out);
     if (SHOAL_LIKELY(code >= 0))
         answer_value(inbox, (uint16_t)info, &out);
@@ -373,7 +372,8 @@ unsigned shoal_inbox_run(struct shoal_mail *mail, struct shoal_inbox *inbox)
     struct shoal_core *core = mail->core;
     if (!shoal_inbox_has_request(inbox))
         return 0;
-    /* A lone request is not timed, which costs more than it does, unless bursts have come to that. */
+    /* A lone request is not timed, which costs more than it does, unless bursts have come to that.
+     */
     uint64_t start_cycles = mail->burst == 1 ? shoal_cycles() : 0;
     unsigned ran = run_next(core, inbox);
     bool more = shoal_inbox_has_request(inbox);
@@ -415,13 +415,14 @@ static void cancel_one(struct shoal_inbox *inbox, uint16_t id)
 void shoal_inbox_cancels(struct shoal_mail *mail, struct shoal_inbox *inbox)
 {
     (void)mail;
-    /* acq_rel: the bits that were set before are seen below. Pairs with submit.c:cancel_request(). */
+    /* acq_rel: the bits that were set before are seen below. Pairs with submit.c:cancel_request().
+     */
     atomic_fetch_and_explicit(inbox->reader.watched, ~SHOAL_RING_CANCELS, memory_order_acq_rel);
     for (uint32_t word = 0; word < shoal_mail_cancel_words(inbox->mask + 1); word++) {
         if (atomic_load_explicit(&inbox->cancels[word], memory_order_relaxed) == 0)
             continue;
         SHOAL_DELAY_POINT();
-        /* acquire: pairs with the fetch_and in submit.c:settle_marked(). */
+        /* acquire: pairs with the fetch_and in outbox.c:settle_marked(). */
         uint64_t bits = atomic_exchange_explicit(&inbox->cancels[word], 0, memory_order_acq_rel);
         for (; bits != 0; bits &= bits - 1) {
             SHOAL_DELAY_POINT();
@@ -466,7 +467,6 @@ void shoal_inbox_free(struct shoal_mail *mail, struct shoal_inbox *inbox)
         shoal_text_free(inbox->texts[i]);
     shoal_mem_free(inbox->texts, slots * sizeof(char *));
     shoal_mem_free(inbox->calls, slots * sizeof(*inbox->calls));
-    shoal_mem_free(inbox->cancelled,
-                   shoal_mail_cancel_words((uint32_t)slots) * sizeof(uint64_t));
+    shoal_mem_free(inbox->cancelled, shoal_mail_cancel_words((uint32_t)slots) * sizeof(uint64_t));
     shoal_box_free(inbox, sizeof(*inbox));
 }

@@ -16,9 +16,9 @@
 
 SHOAL_BEGIN_DECLS
 
-#define SHOAL_SERVICE_GROUPS_MAX        16 /* the default one included */
-#define SHOAL_SERVICE_GROUP_NAME_MAX    31
-#define SHOAL_SERVICE_IN_FLIGHT_MAX     4096
+#define SHOAL_SERVICE_GROUPS_MAX     16 /* the default one included */
+#define SHOAL_SERVICE_GROUP_NAME_MAX 31
+#define SHOAL_SERVICE_IN_FLIGHT_MAX  4096
 
 struct shoal_service_group;
 

@@ -74,15 +74,15 @@ struct shoal_submit {
     shoal_submit_fiber_fn *fiber_fn;
     shoal_submit_future_fn *future_fn;
     void *arg;
-    void (*arg_free)(void *arg); /* hands `arg` over: see below */
-    uint64_t timeout_ns;         /* from now on; 0: none but the calling fiber's deadline */
+    void (*arg_free)(void *arg);       /* hands `arg` over: see below */
+    uint64_t timeout_ns;               /* from now on; 0: none but the calling fiber's deadline */
     struct shoal_service_group *group; /* whose bound holds; NULL: the default one's */
 };
 
 /*
  * As shoal_submit_to() and its kin; `call` is copied. With `timeout_ns` it may also fail with
- * -ETIMEDOUT: before it began, or because the fiber or the future on the target ended so. A function
- * that has begun as a plain task is not interrupted.
+ * -ETIMEDOUT: before it began, or because the fiber or the future on the target ended so. A
+ * function that has begun as a plain task is not interrupted.
  *
  * `arg_free(arg)`, where given, is called once, on the calling core, from the queue or inside this
  * call: when the target has answered, or when the message could not be sent. Then `arg` need not

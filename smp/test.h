@@ -16,7 +16,7 @@
  *    fiber by longjmp, as assertions of test frameworks do, would leave its core in the middle of
  *    something. At the end of the run the framework is told.
  * 3. What was made and never consumed or freed (futures, fibers, slices, memory of a core) fails
- * the run; builds with SHOAL_DEBUG name it.
+ *    the run; builds with SHOAL_DEBUG name it.
  * 4. A manual clock stands still. Nothing waits for real time: a test moves time on, and each timer
  *    fires at its nanosecond, in order, over all cores.
  *

@@ -8,15 +8,15 @@
  *   round 8:  time has moved; both look anew ...
  *
  * 1. A core is quiet in a round when it has found nothing to run twice in that round, with a look
- * at I/O in between; with operations in flight, a third time after waiting GRACE_NS for them; and
- *    when none of its helper threads is at work, for which it looks again every GRACE_NS.
+ *    at I/O in between; with operations in flight, a third time after waiting GRACE_NS for them;
+ *    and when none of its helper threads is at work, for which it looks again every GRACE_NS.
  * 2. A core that has run anything since its last look begins a new round, in which no core is
- * quiet: it may have sent something to one that was. Cores that have not looked in this round are
- * poked.
+ *    quiet: it may have sent something to one that was. Cores that have not looked in this round
+ *    are poked.
  * 3. Only when all cores are quiet in one and the same round is everything at rest. Then time goes
  *    on to the goal of shoal_test_clock_advance(), but no further than the next timer of any core;
  *    or, on a clock that moves by itself, to that timer; and a new round begins. Without either,
- * all cores sleep.
+ *    all cores sleep.
  * 4. Once the test function has returned, time passes as the system's does: the stop needs it.
  *
  * Pokes are tasks, which the cores count out again, so that they are not taken for something that

@@ -105,7 +105,8 @@ static void idle_core_sleeps_at_once_without_idle_poll_time(void **state)
 
 static void idle_core_sleeps_at_once_when_overprovisioned(void **state)
 {
-    static const char *const words[] = {"--overprovisioned", "--idle-poll-time-us", "1000000", NULL};
+    static const char *const words[] = {"--overprovisioned", "--idle-poll-time-us", "1000000",
+                                        NULL};
     (void)state;
     run_with(words, sleeps_at_once);
 }

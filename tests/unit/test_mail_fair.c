@@ -103,12 +103,12 @@ static int short_call(void *arg, union shoal_value *out)
 {
     (void)out;
     if (arg != NULL)
-        mail_burn(50000);
+        mail_burn(200000);
     atomic_fetch_add(&flood_calls, 1);
     return 0;
 }
 
-#define FLOOD_WINDOW 64
+#define FLOOD_WINDOW 128
 
 /* Keeps the window to core 0 full until the other work is done. */
 static int flood_core_0(void *arg, union shoal_value *out)

@@ -198,8 +198,8 @@ static int check_making(void *arg)
     memset(long_name, 'x', sizeof(long_name) - 1);
     long_name[sizeof(long_name) - 1] = '\0';
     SHOAL_EXPECT_INT(shoal_service_group_new(&groups[0], "none", 0), -EINVAL);
-    SHOAL_EXPECT_INT(
-        shoal_service_group_new(&groups[0], "many", SHOAL_SERVICE_IN_FLIGHT_MAX + 1), -EINVAL);
+    SHOAL_EXPECT_INT(shoal_service_group_new(&groups[0], "many", SHOAL_SERVICE_IN_FLIGHT_MAX + 1),
+                     -EINVAL);
     for (int i = 1; i < SHOAL_SERVICE_GROUPS_MAX; i++)
         SHOAL_EXPECT_INT(shoal_service_group_new(&groups[i], long_name, (unsigned)i), 0);
     SHOAL_EXPECT_INT(strlen(shoal_service_group_name(groups[1])), SHOAL_SERVICE_GROUP_NAME_MAX);

@@ -333,7 +333,8 @@ static void free_and_ask_again(void *arg)
     freed++;
     if (--*left == 0)
         return;
-    const struct shoal_submit again = {.fn = count_run, .arg = left, .arg_free = free_and_ask_again};
+    const struct shoal_submit again = {
+        .fn = count_run, .arg = left, .arg_free = free_and_ask_again};
     shoal_discard(shoal_submit(1, &again));
 }
 

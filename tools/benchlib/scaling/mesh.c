@@ -3,8 +3,8 @@
  *
  * 1. The steps are the library's own: smp/ring_impl.h, and the look at a ring of smp/serve.c.
  * 2. A look is timed over 1 to 2,046 rings in turn, as a core goes through the list of those that
- * it watches: each with an inbox and memory of its own, at a random index, in random order. What
- *    many rings cost in cache and TLB misses is in the figure.
+ *    it watches: each with an inbox and memory of its own, at a random index, in random order.
+ *    What many rings cost in cache and TLB misses is in the figure.
  * 3. `near` means that the line was last written by this core, `far` by another: a second thread on
  *    another CPU writes all lines first, and then they are taken back in random order, each after
  *    the one before has come: the full latency, of which real code can hide a part.

@@ -2,12 +2,12 @@
  * A function on a core that sleeps, asked for by a core that slept until then; and the limit: two
  * threads that wake each other by eventfd.
  *
- * 1. Before each question the asking fiber sleeps for PAUSE_NS, several times what a core spins for
- *    after a message (--idle-poll-time-us): both cores are asleep in the kernel, and core 0 is
- * woken by its timer. What counts begins then.
+ * 1. Before each question the asking fiber sleeps for PAUSE_NS, twice what a core spins for at
+ *    most after a message (--idle-poll-time-us): both cores are asleep in the kernel, and core 0 is
+ *    woken by its timer. What counts begins then.
  * 2. The limits do the same: a sleep of that length, then the time from the write that wakes the
  *    other thread to the return of the wait for its answer. Two CPUs that have been idle for as
- * long are in the same depth of sleep.
+ *    long are in the same depth of sleep.
  * 3. "limit" is the form that the kernel makes fastest here: tools/bench takes, in each round, the
  *    least of the three forms. "there-and-back" is the same without the pauses.
  */

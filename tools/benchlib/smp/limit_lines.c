@@ -11,8 +11,8 @@
  * 3. The asking side takes what has come and then fills up to what may be in flight: what any user
  *    of a ring would write.
  * 4. Tried and left out, since none was faster at all three depths: `pause` while waiting, an
- * answer that overwrites its request, prefetches of the slots to come for reading or for writing,
- *    answers in bursts, slots that are neighbours in the ring but not in memory.
+ *    answer that overwrites its request, prefetches of the slots to come for reading or for
+ *    writing, answers in bursts, slots that are neighbours in the ring but not in memory.
  */
 #include "smp.h"
 
