@@ -191,6 +191,7 @@ static void mail_flood_leaves_room_for_tasks_timers_and_io(void **state)
     mail_run_with(3, mail_sleepy, work_in_a_flood_of_short_calls);
     mail_run_with(3, mail_sleepy, work_in_a_flood_of_long_calls);
     mail_run_with(2, mail_spinning, work_in_a_flood_of_short_calls);
+    mail_run_with(2, mail_spinning, work_in_a_flood_of_long_calls);
 }
 
 /* ---- Timers between long calls: counted in calls, not in time ---- */
