@@ -174,28 +174,14 @@ static void judge_mail(struct shoal_launch *launch)
         fail_start(launch, rc, "no memory for the first fiber");
 }
 
-/* Tasks that have run on `core` so far. */
-static uint64_t tasks_run(const struct shoal_core *core)
-{
-    uint64_t sum = 0;
-    for (unsigned i = 0; i < SHOAL_SCHED_GROUPS_MAX; i++)
-        sum += core->groups[i].tasks;
-    return sum;
-}
-
 /* All loops have ended: runs what was posted meanwhile, until no core has anything any more. */
-static void run_leftovers(struct shoal_launch *launch, struct shoal_member *member, unsigned id)
+static void run_leftovers(struct shoal_launch *launch, struct shoal_core *core, unsigned id)
 {
-    struct shoal_core *core = &member->core;
     meet(launch);
     shoal_core_channels_quit(core);
     do {
         meet(launch);
-        uint64_t before = tasks_run(core);
-        core->quit = false;
-        shoal_core_post(core, &member->quit);
-        shoal_core_run(core);
-        if (tasks_run(core) - before > 1) /* the one is `quit` */
+        if (shoal_core_drain(core) > 0)
             atomic_store_explicit(&launch->leftovers, true, memory_order_relaxed);
         meet(launch);
         if (id == 0)
@@ -219,7 +205,7 @@ static void run_member(struct shoal_launch *launch, struct shoal_member *member,
     if (launch->failure == 0) {
         shoal_fault_attach();
         shoal_core_run(&member->core);
-        run_leftovers(launch, member, id);
+        run_leftovers(launch, &member->core, id);
     }
     shoal_fault_disarm(NULL);
     if (member->rc == 0)

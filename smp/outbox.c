@@ -56,7 +56,6 @@ static void flush_requests(struct shoal_ring_writer *writer)
         if (SHOAL_UNLIKELY(shoal_slot_info(head) >> 16 == SHOAL_REQUEST_COPY))
             memcpy(slot->call.copy, from->call.copy, sizeof(slot->call.copy));
         SHOAL_DELAY_POINT();
-        SHOAL_DELAY_POINT();
         /* release: pairs with the acquire load in serve.c:request_head(). */
         atomic_store_explicit(&slot->head, head, memory_order_release);
     }
