@@ -200,4 +200,59 @@ static inline void mail_say_difference(const struct mail_holding *before,
     }
 }
 
+/* ---- Tasks without end ---- */
+
+static struct mail_endless {
+    struct shoal_task task;
+    bool over;
+} mail_endless[64];
+
+static inline void mail_run_endless(struct shoal_task *task)
+{
+    struct mail_endless *self = SHOAL_CONTAINER_OF(task, struct mail_endless, task);
+    mail_burn(5000);
+    if (!self->over)
+        shoal_task_post(task);
+}
+
+static inline int mail_begin_endless(void *arg, union shoal_value *out)
+{
+    (void)arg;
+    (void)out;
+    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(mail_endless); i++) {
+        mail_endless[i].over = false;
+        mail_endless[i].task.run = mail_run_endless;
+        shoal_task_post(&mail_endless[i].task);
+    }
+    return 0;
+}
+
+static inline int mail_end_endless(void *arg, union shoal_value *out)
+{
+    (void)arg;
+    (void)out;
+    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(mail_endless); i++)
+        mail_endless[i].over = true;
+    return 0;
+}
+
+/* ---- Allocations that fail now and then: `arg` is added to the seed ---- */
+
+static inline int mail_arm_faults(void *arg, union shoal_value *out)
+{
+    (void)out;
+    shoal_fault_arm(&(struct shoal_fault_plan){
+        .chance_ppm = 20000,
+        .seed = mail_random_start((unsigned)(uintptr_t)arg + (unsigned)shoal_core_id())});
+    return 0;
+}
+
+static inline int mail_disarm_faults(void *arg, union shoal_value *out)
+{
+    (void)arg;
+    (void)out;
+    shoal_fault_disarm(NULL);
+    return 0;
+}
+
 #endif

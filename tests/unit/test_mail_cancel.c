@@ -309,23 +309,6 @@ static void mail_cancels_at_random_hit_only_their_calls(void **state)
 
 /* ---- Without memory ---- */
 
-static int arm_faults_here(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    shoal_fault_arm(&(struct shoal_fault_plan){
-        .chance_ppm = 20000, .seed = mail_random_start(2000u + (unsigned)shoal_core_id())});
-    return 0;
-}
-
-static int disarm_faults_here(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    shoal_fault_disarm(NULL);
-    return 0;
-}
-
 static int cancel_without_memory(void *arg)
 {
     struct mail_holding before[MAIL_CORES_MAX] = {0}, after[MAIL_CORES_MAX] = {0};
@@ -333,9 +316,9 @@ static int cancel_without_memory(void *arg)
     ask_from_all();
     mail_on_all(mail_look, before);
     failures_allowed = true;
-    mail_on_all(arm_faults_here, NULL);
+    mail_on_all(mail_arm_faults, (void *)2000);
     ask_from_all();
-    mail_on_all(disarm_faults_here, NULL);
+    mail_on_all(mail_disarm_faults, NULL);
     if (!SHOAL_EXPECT(mail_settle(before, after)))
         mail_say_difference(before, after);
     failures_allowed = false;

@@ -10,42 +10,6 @@
 
 #include "unit/mail_check.h"
 
-/* ---- Tasks without end ---- */
-
-static struct endless {
-    struct shoal_task task;
-    bool over;
-} endless[64];
-
-static void run_endless(struct shoal_task *task)
-{
-    struct endless *self = SHOAL_CONTAINER_OF(task, struct endless, task);
-    mail_burn(5000);
-    if (!self->over)
-        shoal_task_post(task);
-}
-
-static int begin_endless(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(endless); i++) {
-        endless[i].over = false;
-        endless[i].task.run = run_endless;
-        shoal_task_post(&endless[i].task);
-    }
-    return 0;
-}
-
-static int end_endless(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(endless); i++)
-        endless[i].over = true;
-    return 0;
-}
-
 /* ---- What has not begun never does ---- */
 
 static atomic_bool began;
@@ -64,14 +28,14 @@ static int cancel_behind_tasks(void *arg)
     (void)arg;
     for (int i = 0; i < 10; i++) {
         struct shoal_submit call = {.fiber_fn = note_began};
-        SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, begin_endless, NULL), NULL), 0);
+        SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, mail_begin_endless, NULL), NULL), 0);
         atomic_store(&began, false);
         struct shoal_future *future = shoal_submit(1, &call);
         mail_burn(30000);
         shoal_future_cancel(future);
         int rc = shoal_await(future, NULL);
         SHOAL_EXPECT(rc == (atomic_load(&began) ? 0 : -ECANCELED));
-        SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, end_endless, NULL), NULL), 0);
+        SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, mail_end_endless, NULL), NULL), 0);
     }
     return 0;
 }

@@ -258,40 +258,6 @@ static void mail_timer_fires_between_long_calls(void **state)
 
 /* ---- Endless tasks leave room for messages, from every core ---- */
 
-static struct endless {
-    struct shoal_task task;
-    bool over;
-} endless[64];
-
-static void run_endless(struct shoal_task *task)
-{
-    struct endless *self = SHOAL_CONTAINER_OF(task, struct endless, task);
-    mail_burn(5000);
-    if (!self->over)
-        shoal_task_post(task);
-}
-
-static int begin_endless(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(endless); i++) {
-        endless[i].over = false;
-        endless[i].task.run = run_endless;
-        shoal_task_post(&endless[i].task);
-    }
-    return 0;
-}
-
-static int end_endless(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    for (size_t i = 0; i < SHOAL_ARRAY_SIZE(endless); i++)
-        endless[i].over = true;
-    return 0;
-}
-
 static int ask_core_1(void *arg, union shoal_value *out)
 {
     (void)arg;
@@ -304,11 +270,11 @@ static int ask_core_1(void *arg, union shoal_value *out)
 static int messages_among_tasks(void *arg)
 {
     (void)arg;
-    SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, begin_endless, NULL), NULL), 0);
+    SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, mail_begin_endless, NULL), NULL), 0);
     struct shoal_future *other = shoal_submit_fiber_to(2, ask_core_1, NULL);
     (void)ask_core_1(NULL, NULL);
     SHOAL_EXPECT_INT(shoal_await(other, NULL), 0);
-    SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, end_endless, NULL), NULL), 0);
+    SHOAL_EXPECT_INT(shoal_await(shoal_submit_to(1, mail_end_endless, NULL), NULL), 0);
     return 0;
 }
 

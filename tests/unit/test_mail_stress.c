@@ -405,23 +405,6 @@ static void mail_lone_message_always_wakes_the_other_core(void **state)
 
 /* ---- Out of memory now and then ---- */
 
-static int arm_faults_here(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    shoal_fault_arm(&(struct shoal_fault_plan){
-        .chance_ppm = 20000, .seed = mail_random_start(1000u + (unsigned)shoal_core_id())});
-    return 0;
-}
-
-static int disarm_faults_here(void *arg, union shoal_value *out)
-{
-    (void)arg;
-    (void)out;
-    shoal_fault_disarm(NULL);
-    return 0;
-}
-
 static int flood_without_memory(void *arg)
 {
     struct mail_holding before[MAIL_CORES_MAX] = {0}, after[MAIL_CORES_MAX] = {0};
@@ -431,9 +414,9 @@ static int flood_without_memory(void *arg)
     mail_on_all(mail_look, before);
     failures_allowed = true; /* seen by the others with the message that follows */
     for (int round = 0; round < ROUNDS; round++) {
-        mail_on_all(arm_faults_here, NULL);
+        mail_on_all(mail_arm_faults, (void *)1000);
         flood_from_all(CALLS / 2);
-        mail_on_all(disarm_faults_here, NULL);
+        mail_on_all(mail_disarm_faults, NULL);
         if (!SHOAL_EXPECT(mail_settle(before, after))) {
             mail_say_difference(before, after);
             break;
