@@ -331,11 +331,9 @@ static void spin(struct shoal_core *core)
 static void io_phase(struct shoal_core *core)
 {
     uint64_t wait_ns = idle_wait_ns(core);
-    if (wait_ns == 0) {
-        look_at_io(core);
-    } else if (spins(core)) {
+    if (wait_ns > 0 && spins(core)) {
         spin(core);
-    } else if (may_sleep(core)) {
+    } else if (wait_ns > 0 && may_sleep(core)) {
         core->counters.sleeps++;
         core->io.ops->poll(core, wait_ns);
         atomic_store_explicit(&core->shared.asleep, false, memory_order_relaxed);

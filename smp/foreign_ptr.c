@@ -88,8 +88,9 @@ void shoal_foreign_release(struct shoal_foreign *foreign)
     }
     foreign->state = STATE_GOING;
     struct shoal_core *home = shoal_launch_current->fleet.core[foreign->home];
-    if (home == shoal_core_self)
-        shoal_core_post(home, &foreign->task);
+    struct shoal_core *self = shoal_core_self;
+    if (self != NULL && self == home)
+        shoal_core_post(self, &foreign->task);
     else
         shoal_core_post_foreign(home, &foreign->task);
 }
