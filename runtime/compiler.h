@@ -24,6 +24,7 @@
 #define SHOAL_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 #define SHOAL_PRINTF(fmt_index, first_arg) __attribute__((format(printf, fmt_index, first_arg)))
+#define SHOAL_NO_TSAN                      __attribute__((no_sanitize("thread")))
 #define SHOAL_NOINLINE                     __attribute__((noinline))
 #define SHOAL_NORETURN                     __attribute__((noreturn))
 #define SHOAL_NODISCARD                    __attribute__((warn_unused_result))

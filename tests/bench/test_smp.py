@@ -44,7 +44,7 @@ def test_program_with_so_many_cores_prints_valid_samples(cores):
     assert cases == pairs
 
 
-@pytest.mark.skipif(TSAN, reason="io_uring, which TSan does not model, is half of it")
+@pytest.mark.skipif(TSAN, reason="missing feature: TSan has no model of io_uring, which is half of it")
 def test_tool_prints_json_rows_for_each_case():
     lines = run(BENCH, "smp", "--json", "--program", PROGRAM, "--rounds", 1, "--passes", 1,
                 "--sample-us", 1, "--cases", "submit-idle-16,submit-sleeping,wake-send,submit-busy-one",
@@ -53,7 +53,7 @@ def test_tool_prints_json_rows_for_each_case():
     assert all(KEYS <= row.keys() and row["bench"] == "smp" for row in rows)
     found = {(row["case"], row["subject"]): row for row in rows}
     if len(os.sched_getaffinity(0)) < 2:
-        pytest.skip("one CPU: two cores are not measured")
+        pytest.skip("missing feature: a second CPU, to measure two cores on")
     for case in ("submit-idle-16", "submit-sleeping", "submit-busy"):
         for subject in ("shoal", "shoal-epoll"):
             row = found[case, subject]

