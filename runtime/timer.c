@@ -192,9 +192,9 @@ void shoal_timer_arm(struct shoal_timer *timer, uint64_t delay_ns)
 
 bool shoal_timer_cancel(struct shoal_timer *timer)
 {
+    check_mine(timer, "cancel");
     if (!shoal_timer_armed(timer))
         return false;
-    check_mine(timer, "cancel");
     struct shoal_core *core = shoal_core_self;
     shoal_timer_wheel_cancel(&core->timers, timer);
     return true;
