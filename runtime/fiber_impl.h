@@ -28,7 +28,7 @@
 struct shoal_core;
 struct shoal_future;
 
-#define SHOAL_FIBERS_HOT        64
+#define SHOAL_FIBERS_HOT        256
 #define SHOAL_FIBER_STACK_BYTES (128u * 1024)
 
 enum shoal_fiber_state {

@@ -110,7 +110,7 @@ static int sleep_long(void *arg)
 static int check_report(void *arg)
 {
     (void)arg;
-    enum { FIBERS = 100 };
+    enum { FIBERS = 320 };
     struct shoal_fiber *fibers[FIBERS];
     struct shoal_mem_report before, during, after;
     const struct slab_look futures = look_at("future");
